@@ -1,0 +1,159 @@
+"""Pretraining recipes: functions that return one frozen record with every choice of a run.
+
+The same record is written to RUN/run.json. A variant is `dataclasses.replace(recipe, epochs=400)`. No torch here: a
+wrong setting must be refused in milliseconds.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from insloc_hub import paper
+from insloc_hub.errors import BadRun
+from insloc_hub.files import digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One pretraining run, whole. Pixels are those of the canvas unless said."""
+
+    name: str
+    """The function of this module that it came from."""
+    arch: str
+    """timm's name of the trunk."""
+    variant: str = "c4"
+    """Region encoder: c4 (as inferred, paper.md A.6)."""
+    canvas: int = paper.CANVAS
+    """Side of the square composites, a multiple of 32."""
+    foreground_bounds: tuple[int, int] = paper.FOREGROUND_BOUNDS
+    """Smallest and largest drawn bound of the pasted crop's sides, both included."""
+    blur_sigma: tuple[float, float] = paper.BLUR_SIGMA
+    """Range of the Gaussian blur."""
+    roi_size: int = paper.C4_ROI_SIZE
+    """Side of the RoIAlign grid on the stride-16 map."""
+    box_augmentation: bool = True
+    """Query boxes become random anchors above IoU 0.5 (paper.md A.4)."""
+    batch: int = paper.BATCH
+    """Images per optimizer step."""
+    bn_groups: int = paper.BATCH // paper.BN_GROUP
+    """Groups of the batch with batch statistics of their own; keys are shuffled across them."""
+    queue: int = paper.QUEUE_KEYS
+    """Past keys kept as negatives, a multiple of the batch."""
+    key_momentum: float = paper.KEY_MOMENTUM
+    temperature: float = paper.TEMPERATURE
+    embedding_dim: int = paper.EMBEDDING_DIM
+    learning_rate: float = paper.LEARNING_RATE
+    """At this recipe's batch."""
+    sgd_momentum: float = paper.SGD_MOMENTUM
+    weight_decay: float = paper.WEIGHT_DECAY
+    epochs: int = paper.EPOCHS
+    """The cosine's length; `steps` cuts it short without changing it."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def hash(self) -> str:
+        """Hex digest of all fields."""
+        return digest(self.as_dict())
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """The record that `as_dict` gave. BadRun: a field is missing or unknown (written by another version)."""
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    unknown = sorted(set(values) - names)
+    missing = sorted(names - set(values))
+    if unknown or missing:
+        raise BadRun(
+            f"the recipe has unknown fields {unknown} and lacks {missing}; it was written by another version of insloc_hub"
+        )
+    fixed = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Recipe(**fixed)
+
+
+def insloc_c4_r50_200ep() -> Recipe:
+    """The paper's ImageNet run with the C4 encoder, as inferred.
+
+    `insloc pretrain --recipe insloc_c4_r50_200ep --data IMAGENET/train --out RUN`. Cost: not stated by the authors.
+    """
+    return Recipe(name="insloc_c4_r50_200ep", arch="resnet50")
+
+
+def insloc_c4_small() -> Recipe:
+    """A first run on your own images: small trunk, small canvas, small batch; the default of `insloc pretrain`.
+
+    `insloc pretrain --data DIR --arch resnet18 --out RUN`. Everything that depends on the canvas is scaled with it; the
+    queue and the key momentum are small, as a run of a few thousand steps needs keys that are not stale. [ours]
+    """
+    return at_canvas(
+        Recipe(
+            name="insloc_c4_small",
+            arch="resnet18",
+            batch=32,
+            bn_groups=2,
+            queue=4096,
+            key_momentum=0.99,
+            learning_rate=paper.LEARNING_RATE * 2,
+            epochs=50,
+        ),
+        128,
+    )
+
+
+RECIPES = {"insloc_c4_r50_200ep": insloc_c4_r50_200ep, "insloc_c4_small": insloc_c4_small}
+
+
+def at_canvas(recipe: Recipe, canvas: int) -> Recipe:
+    """The recipe at another canvas with the paper's geometry kept in proportion (contracts.md 12)."""
+    scale = canvas / paper.CANVAS
+    roi = 2 * math.ceil(paper.C4_ROI_SIZE * scale / 2)  # next even number: the last stage halves it
+    return dataclasses.replace(
+        recipe,
+        canvas=canvas,
+        foreground_bounds=(canvas // 2, canvas - 2),
+        blur_sigma=(paper.BLUR_SIGMA[0] * scale, paper.BLUR_SIGMA[1] * scale),
+        roi_size=roi,
+    )
+
+
+def at_batch(recipe: Recipe, batch: int) -> Recipe:
+    """The recipe at another batch: learning rate scaled linearly, groups of 32 images (at least 2), queue a multiple."""
+    groups = max(2, batch // paper.BN_GROUP)
+    return dataclasses.replace(
+        recipe,
+        batch=batch,
+        bn_groups=groups,
+        learning_rate=recipe.learning_rate * batch / recipe.batch,
+        queue=max(batch, recipe.queue // batch * batch),
+    )
+
+
+def _check(recipe: Recipe) -> None:
+    low, high = recipe.foreground_bounds
+    rules = [
+        (recipe.variant == "c4", f"variant {recipe.variant!r} is unknown; the one there is: 'c4'"),
+        (recipe.canvas >= 64 and recipe.canvas % 32 == 0, f"canvas {recipe.canvas} must be a multiple of 32, at least 64"),
+        (0 < low <= high < recipe.canvas, f"foreground bounds {low}..{high} must lie inside the canvas {recipe.canvas}"),
+        (recipe.batch >= 1, f"batch {recipe.batch} must be positive"),
+        (recipe.bn_groups >= 1, f"bn_groups {recipe.bn_groups} must be positive"),
+        (recipe.epochs >= 1, f"epochs {recipe.epochs} must be positive"),
+        (recipe.temperature > 0, f"temperature {recipe.temperature} must be positive"),
+        (recipe.learning_rate >= 0, f"learning rate {recipe.learning_rate} must not be negative"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise BadRun(message)
+    if recipe.batch % recipe.bn_groups or recipe.batch // recipe.bn_groups < 4:
+        raise BadRun(
+            f"batch {recipe.batch} does not split into {recipe.bn_groups} groups of at least 4 images. The key's batch "
+            "statistics must come from other images than the query's, or they give the answer away (MoCo, sec. 3.3): "
+            "take a batch that is a multiple of 8, or bn_groups=1 to accept the leak knowingly"
+        )
+    if recipe.queue % recipe.batch:
+        near = max(recipe.batch, recipe.queue // recipe.batch * recipe.batch)
+        raise BadRun(f"queue {recipe.queue} must be a multiple of the batch {recipe.batch}; the nearest is {near}")
