@@ -72,7 +72,7 @@ def from_dict(values: dict[str, Any]) -> Recipe:
         raise BadRun(
             f"the recipe has unknown fields {unknown} and lacks {missing}; it was written by another version of insloc_hub"
         )
-    fixed = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    fixed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return Recipe(**fixed)
 
 
@@ -137,8 +137,14 @@ def _check(recipe: Recipe) -> None:
     low, high = recipe.foreground_bounds
     rules = [
         (recipe.variant == "c4", f"variant {recipe.variant!r} is unknown; the one there is: 'c4'"),
-        (recipe.canvas >= 64 and recipe.canvas % 32 == 0, f"canvas {recipe.canvas} must be a multiple of 32, at least 64"),
-        (0 < low <= high < recipe.canvas, f"foreground bounds {low}..{high} must lie inside the canvas {recipe.canvas}"),
+        (
+            recipe.canvas >= 64 and recipe.canvas % 32 == 0,
+            f"canvas {recipe.canvas} must be a multiple of 32, at least 64",
+        ),
+        (
+            0 < low <= high < recipe.canvas,
+            f"foreground bounds {low}..{high} must lie inside the canvas {recipe.canvas}",
+        ),
         (recipe.batch >= 1, f"batch {recipe.batch} must be positive"),
         (recipe.bn_groups >= 1, f"bn_groups {recipe.bn_groups} must be positive"),
         (recipe.epochs >= 1, f"epochs {recipe.epochs} must be positive"),

@@ -1,0 +1,1 @@
+"""Images in: list them, decode them, keep them, shape them, order them."""

@@ -1,0 +1,1 @@
+"""Pixels and boxes -> unit vectors: trunks from timm, region encoders, projections."""

@@ -1,0 +1,52 @@
+"""InsLoc-C4's region encoder, as inferred: no configuration was released (paper.md A.6).
+
+Trunk up to stride 16 -> RoIAlign on the box -> the trunk's last stage on that grid -> mean -> two-layer projection.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from insloc_hub import paper
+from insloc_hub.encoders.backbone import build_trunk, feature_maps, last_stage_name, map_channels
+from insloc_hub.encoders.project import Projection
+from insloc_hub.shapes import Float
+
+
+class C4Encoder(nn.Module):
+    """Images and one box each -> embeddings on the unit sphere, one level."""
+
+    def __init__(self, trunk: nn.Module, arch: str, roi_size: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.roi_size = roi_size
+        self.stage_name = last_stage_name(trunk, arch)
+        width = map_channels(trunk)[32]
+        self.projection = Projection(width, width, embedding_dim)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 4"]) -> Float[Tensor, "b 1 d"]:
+        """`boxes` are in pixels of `images`; parts more than a cell outside the map contribute zeros."""
+        stage = self.trunk.get_submodule(self.stage_name)
+        vectors = c4_region_vectors(self.trunk, stage, images, boxes, self.roi_size)
+        embeddings: Tensor = nn.functional.normalize(self.projection(vectors), dim=1)
+        return embeddings[:, None]
+
+
+def build_c4(arch: str, roi_size: int, embedding_dim: int, seed: int) -> C4Encoder:
+    """A fresh encoder whose weights depend on the seed alone. UnknownName, InslocError: not an architecture for C4."""
+    trunk = build_trunk(arch, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        return C4Encoder(trunk, arch, roi_size, embedding_dim)
+
+
+def c4_region_vectors(
+    trunk: nn.Module, stage: nn.Module, images: Float[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 4"], roi_size: int
+) -> Float[Tensor, "b c"]:
+    """One vector per image: RoIAlign of its box on the stride-16 map, then `stage` (the last one), then the mean."""
+    stride16 = feature_maps(trunk, images, [paper.C4_STRIDE])[paper.C4_STRIDE]
+    index = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
+    rois = torch.cat([index, boxes], dim=1).to(stride16.dtype)
+    grid = roi_align(stride16, rois, roi_size, spatial_scale=1 / paper.C4_STRIDE, sampling_ratio=0, aligned=True)
+    vectors: Tensor = stage(grid).mean(dim=(2, 3))
+    return vectors

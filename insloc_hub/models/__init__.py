@@ -1,0 +1,1 @@
+"""The public face: model specs, create_model, list_models, Extractor."""

@@ -1,0 +1,142 @@
+"""Spec -> a plain timm module in eval mode, with names and bytes of the weights checked.
+
+timm drops strict loading as soon as the class count differs from the file's (compat.md 1.1): a misnamed tensor then
+stays random in silence. So tensor names are compared here, before timm loads.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from insloc_hub.encoders.backbone import new_timm_model
+from insloc_hub.errors import BadSpec, InslocError, UnknownName
+from insloc_hub.files import sha256_file
+from insloc_hub.models.spec import Spec, parse_spec
+from insloc_hub.models.zoo import card_folder
+
+
+def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
+    """The model that `spec` names (see insloc_hub/models/spec.py), headless unless `num_classes` is given, in eval mode.
+
+    `timm_kwargs` go to timm.create_model (num_classes, in_chans, features_only, out_indices, ...). BadSpec: the spec, or
+    its weights, can't be had: never a random model in their place. UnknownName: no such architecture, tag or card.
+
+    >>> create_model("random:resnet18@1").num_features
+    512
+    """
+    parsed = parse_spec(spec)
+    kwargs = {"num_classes": 0, **timm_kwargs}
+    if parsed.kind == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(parsed.seed)
+            model = new_timm_model(parsed.name, **kwargs)
+    elif parsed.kind == "timm":
+        model = _timm_pretrained(parsed, kwargs)
+    elif parsed.kind == "hf-hub":
+        model = _from_timm(parsed.text, f"hf-hub:{parsed.name}", kwargs)
+    else:
+        folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
+        check_folder(folder)
+        model = _from_timm(parsed.text, f"local-dir:{folder}", kwargs)
+    return model.eval()
+
+
+def model_arch(spec: str) -> str:
+    """timm's name of the architecture behind a spec, without loading weights where that can be helped."""
+    parsed = parse_spec(spec)
+    if parsed.kind in ("random", "timm"):
+        return parsed.name.split(".")[0]
+    if parsed.kind == "hf-hub":
+        return str(create_model(spec).pretrained_cfg["architecture"])  # type: ignore[index]
+    folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
+    return str(read_config(folder)["architecture"])
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Hex sha256 of the names and bytes of all tensors but a classifier's, on any device: who a model is in a record."""
+    head = str(getattr(model, "pretrained_cfg", {}).get("classifier") or "")
+    state = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if head and name.startswith(f"{head}."):
+            continue
+        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of an exported folder. BadSpec: not there, or not one of timm's form."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSpec(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadSpec(f"{path}: not JSON ({error})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise BadSpec(f"{path}: names no architecture, so it is no model of timm's")
+    return config
+
+
+def check_folder(folder: Path) -> None:
+    """BadSpec: an exported folder whose weights are missing, cut short, altered, or named for another network."""
+    config = read_config(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise BadSpec(f"{folder}: model.safetensors is missing; export the run again: insloc export RUN")
+    promised = config.get("insloc", {}).get("sha256")
+    if promised and sha256_file(weights) != promised:
+        raise BadSpec(f"{weights}: its sha256 is not the one in config.json: cut short, altered or swapped; fetch it again")
+    try:
+        with safe_open(weights, framework="pt") as handle:
+            shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BadSpec(f"{weights}: not a whole safetensors file ({error})") from None
+    with torch.device("meta"):
+        model = new_timm_model(config["architecture"], num_classes=int(config.get("num_classes", 0)))
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
+    wrong = sorted(name for name in wanted.keys() & shapes.keys() if wanted[name] != shapes[name])
+    problems = {
+        "missing": sorted(wanted.keys() - shapes.keys() - optional),
+        "unexpected": sorted(shapes.keys() - wanted.keys()),
+        "of another shape": wrong,
+    }
+    for problem, names in problems.items():
+        if names:
+            raise BadSpec(f"{weights}: {len(names)} tensors are {problem} for {config['architecture']}, e.g. {names[0]}")
+
+
+def _timm_pretrained(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
+    name = spec.name.split(".")[0]
+    if not timm.is_model(name):
+        raise UnknownName("model", spec.text, timm.list_models(), "timm.list_models(), insloc models")
+    tags = timm.list_pretrained(f"{name}.*")
+    if not tags:
+        raise BadSpec(f"timm has no pretrained weights for {name}; for random ones say random:{name}")
+    if "." in spec.name and spec.name not in tags:
+        raise UnknownName("pretrained tag", spec.name, tags, f"timm.list_pretrained('{name}*')")
+    return _from_timm(spec.text, spec.name, kwargs)
+
+
+def _from_timm(text: str, name: str, kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
+    except InslocError:
+        raise
+    except TypeError as error:
+        raise BadSpec(f"model {text!r}: {error}") from None
+    # Wide on purpose: connection errors are different classes in the two huggingface_hub lines (compat.md 2).
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadSpec(
+            f"model {text!r}: its weights can't be had ({first}). Check the name and the network, "
+            "set HF_HOME to a cache that holds them, or give a local folder"
+        ) from None
+    return model
