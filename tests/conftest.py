@@ -1,0 +1,58 @@
+"""What every test stands on: checked shapes, no network, no home folder, and the procedural world.
+
+The hook must be installed, and the environment set, before anything of ours or huggingface_hub is imported: hence at
+import of this file, which pytest reads before any test.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# From here on every annotated array is checked, shape and dtype, at each call in the tests; no module is exempt.
+install_import_hook(["insloc_hub", "insloc_eval", "insloc_server"], "beartype.beartype")
+
+_HOME = Path(tempfile.mkdtemp(prefix="insloc-tests-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HOME=str(_HOME / "huggingface"),
+    TORCH_HOME=str(_HOME / "torch"),
+    INSLOC_HOME=str(_HOME / "insloc"),
+    OMP_NUM_THREADS="2",  # torch reads it when it is imported, and so do the processes that tests start
+    MKL_NUM_THREADS="2",
+)
+for name in [name for name in os.environ if name.startswith("INSLOC_SERVER_")]:
+    del os.environ[name]  # the developer's own server settings
+for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "HF_HUB_CACHE", "HF_TOKEN"):
+    os.environ.pop(name, None)
+
+WORLD_TRAIN_PER_CLASS = 6
+WORLD_VAL_PER_CLASS = 3
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train/, val/ (12 classes x 6 and x 3 images of 60-107 px) and annotations/; read it, don't write."""
+    from insloc_hub.demo.world import write
+
+    folder = tmp_path_factory.mktemp("world")
+    write(folder, seed=0, train_per_class=WORLD_TRAIN_PER_CLASS, val_per_class=WORLD_VAL_PER_CLASS, size=80)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def insloc_data() -> Path:
+    """The folder of the big shared data sets, named by the environment variable INSLOC_DATA."""
+    name = os.environ.get("INSLOC_DATA")
+    if not name:
+        pytest.skip("needs the shared data sets: set INSLOC_DATA to their folder")
+    folder = Path(name)
+    if not folder.is_dir():
+        pytest.fail(f"INSLOC_DATA={name} is no folder")
+    return folder
