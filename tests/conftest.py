@@ -14,7 +14,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 # From here on every annotated array is checked, shape and dtype, at each call in the tests; no module is exempt.
-install_import_hook(["insloc_hub", "insloc_eval", "insloc_server"], "beartype.beartype")
+# The tower: an int where a float is announced is right, as for mypy. jaxtyping evaluates the text after `import beartype`.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(["insloc_hub", "insloc_eval", "insloc_server"], CHECKER)
 
 _HOME = Path(tempfile.mkdtemp(prefix="insloc-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
