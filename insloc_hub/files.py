@@ -57,10 +57,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and prove that a file can be made in it, before hours of work depend on it. CannotWrite."""
+    """Prove that `folder` can be made and filled, without making it, before hours of work depend on it. CannotWrite."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise CannotWrite(folder, f"{place} is a file")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".probe.", dir=folder)
+        handle, name = tempfile.mkstemp(prefix=".probe.", dir=place)
         os.close(handle)
         Path(name).unlink()
     except OSError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from insloc_hub import paper
-from insloc_hub.errors import BadRun
+from insloc_hub.errors import BadRun, UnknownName
 from insloc_hub.files import digest
 
 
@@ -49,6 +49,8 @@ class Recipe:
     weight_decay: float = paper.WEIGHT_DECAY
     epochs: int = paper.EPOCHS
     """The cosine's length; `steps` cuts it short without changing it."""
+    precision: str = "fp32"
+    """Of the encoders' arithmetic: fp32, or bf16 by autocast. The loss is fp32 always."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -121,16 +123,36 @@ def at_canvas(recipe: Recipe, canvas: int) -> Recipe:
     )
 
 
-def at_batch(recipe: Recipe, batch: int) -> Recipe:
-    """The recipe at another batch: learning rate scaled linearly, groups of 32 images (at least 2), queue a multiple."""
-    groups = max(2, batch // paper.BN_GROUP)
-    return dataclasses.replace(
-        recipe,
-        batch=batch,
-        bn_groups=groups,
-        learning_rate=recipe.learning_rate * batch / recipe.batch,
-        queue=max(batch, recipe.queue // batch * batch),
-    )
+def at_batch(recipe: Recipe, batch: int, **said: Any) -> Recipe:
+    """The recipe at another batch: learning rate scaled linearly, groups of 32 images (at least 2), queue a multiple.
+
+    `said` are fields that the user set: they win over what follows from the batch.
+    """
+    follows = {
+        "bn_groups": max(2, batch // paper.BN_GROUP),
+        "learning_rate": recipe.learning_rate * batch / recipe.batch,
+        "queue": max(batch, recipe.queue // batch * batch),
+    }
+    return dataclasses.replace(recipe, batch=batch, **{**follows, **said})
+
+
+def fit_to_data(recipe: Recipe, images: int) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe made fit for a set of `images`, and a sentence for each change.
+
+    A queue longer than half the set would hold most instances' own older keys as negatives. [ours]
+    """
+    most = max(recipe.batch, images // 2 // recipe.batch * recipe.batch)
+    if recipe.queue <= most:
+        return recipe, ()
+    reason = f"queue {recipe.queue} -> {most}: with {images} images a longer one holds the queries' own instances as negatives"
+    return dataclasses.replace(recipe, queue=most), (reason,)
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe called `name`. UnknownName: with the nearest."""
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES, ", ".join(RECIPES))
+    return RECIPES[name]()
 
 
 def _check(recipe: Recipe) -> None:
@@ -149,6 +171,7 @@ def _check(recipe: Recipe) -> None:
         (recipe.bn_groups >= 1, f"bn_groups {recipe.bn_groups} must be positive"),
         (recipe.epochs >= 1, f"epochs {recipe.epochs} must be positive"),
         (recipe.temperature > 0, f"temperature {recipe.temperature} must be positive"),
+        (recipe.precision in ("fp32", "bf16"), f"precision {recipe.precision!r} is unknown; there are fp32 and bf16"),
         (recipe.learning_rate >= 0, f"learning rate {recipe.learning_rate} must not be negative"),
     ]
     for holds, message in rules:

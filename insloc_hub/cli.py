@@ -1,0 +1,140 @@
+"""`insloc`: one function per command. Signatures and sentences only; everything heavy is imported inside."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from insloc_hub.errors import InslocError
+
+
+def pretrain(
+    *,
+    data: Path,
+    out: Path,
+    arch: str | None = None,
+    recipe: str = "insloc_c4_small",
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    canvas: int | None = None,
+    queue: int | None = None,
+    lr: float | None = None,
+    bn_groups: int | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] | None = None,
+    cache_gib: float = 4.0,
+) -> None:
+    """Pretrain a backbone on images without labels, then write OUT/model for timm.
+
+    Ctrl-C saves and stops; the same command with --resume goes on.
+
+    Examples:
+      insloc pretrain --data photos --arch resnet18 --out runs/first --steps 2000
+      insloc pretrain --data photos --out runs/first --resume
+
+    Args:
+        data: Folder of images (searched recursively) or a text file with one path a line.
+        out: Run folder to make.
+        arch: timm's name of a CNN whose last stage is one module (ResNet, RegNet, ConvNeXt families); resnet18.
+        recipe: Starting point: insloc_c4_small or insloc_c4_r50_200ep.
+        epochs: Length of the run and of its cosine.
+        steps: Stop after this many steps; the cosine is shortened to end there.
+        batch: Images per step; learning rate, groups and queue follow it.
+        canvas: Side of the composites in pixels; sizes, blur and RoI grid follow it.
+        queue: Past keys kept as negatives, a multiple of the batch.
+        lr: Learning rate at this batch.
+        bn_groups: Groups of the batch with batch statistics of their own.
+        seed: Of weights, order and every draw.
+        resume: Continue the run in OUT; the recipe is the run's own.
+        device: auto, cpu, cuda or cuda:N.
+        precision: fp32, or bf16 by autocast.
+        cache_gib: Memory for decoded images.
+    """
+    from insloc_hub.pretrain.options import RunOptions, check_resume, resolve_recipe
+
+    changes = {"arch": arch, "epochs": epochs, "queue": queue, "learning_rate": lr, "bn_groups": bn_groups, "seed": seed}
+    changes["precision"] = precision
+    if resume:
+        check_resume({"batch": batch, "canvas": canvas, **changes})
+    chosen = None if resume else resolve_recipe(recipe, batch=batch, canvas=canvas, changes=changes)
+    options = RunOptions(data=data, run=out, steps=steps, resume=resume, device=device, cache_gib=cache_gib, command=command())
+    from insloc_hub.pretrain.run import pretrain as start
+
+    finish = start(chosen, options)
+    if finish.interrupted:
+        print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {command()}{'' if resume else ' --resume'}")
+        sys.exit(130)
+    export(run=out)
+
+
+def export(run: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Write RUN/model, a folder that plain timm reads, from the run's last checkpoint.
+
+    Example: insloc export runs/first
+    """
+    from insloc_hub.release.export import export_run
+
+    print(f"wrote {export_run(run)}; load it: timm.create_model('local-dir:{run / 'model'}', pretrained=True)")
+
+
+def models() -> None:
+    """List the model cards at hand. Besides them, every timm name is a model.
+
+    Example: insloc models
+    """
+    from insloc_hub.models.zoo import list_models, zoo_folders
+
+    names = list_models()
+    for name in names:
+        print(name)
+    if not names:
+        print("no cards yet. A card is an exported folder called insloc_ARCH.TAG in one of:")
+        for folder in zoo_folders():
+            print(f"  {folder}")
+
+
+def demo(*, out: Path = Path("demo"), seed: int = 0, fast: bool = False) -> None:
+    """The main job in minutes, with no files and no network: pretrain, export, evaluate, serve, report.
+
+    Examples:
+      insloc demo
+      insloc demo --out my-demo --fast
+
+    Args:
+        out: Folder to fill; ends with OUT/report.html.
+        seed: Of the images and of the pretraining.
+        fast: A tenth of the work, to see that everything runs.
+    """
+    from insloc_hub.demo.story import tell
+
+    print(f"wrote {tell(out, seed=seed, fast=fast)}")
+
+
+def command() -> str:
+    """The command line as typed, for records."""
+    return shlex.join(["insloc", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Run one command; an error of the user's input is a sentence and exit code 2."""
+    commands: dict[str, Callable[..., Any]] = {"pretrain": pretrain, "export": export, "models": models, "demo": demo}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="insloc", description="Detection pretraining without labels (InsLoc): pretrain, export, demo."
+        )
+    except InslocError as error:
+        print(f"insloc: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("insloc: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The loop: one step, many steps, saved and continued."""

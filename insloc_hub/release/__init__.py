@@ -1,0 +1,1 @@
+"""Weights out: folders that plain timm reads."""

@@ -1,0 +1,137 @@
+"""RUN -> RUN/model: a folder that plain timm and transformers read (contracts.md 5, compat.md 1.1).
+
+The trunk under timm's own names, config.json in the exact shape that both readers take, a README that says what it is.
+Read back through plain timm, tensor by tensor, before it takes its place.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+from insloc_hub import paper
+from insloc_hub.encoders.backbone import new_timm_model
+from insloc_hub.errors import BadRun, CannotWrite
+from insloc_hub.files import sha256_file, write_json, write_text, write_whole
+from insloc_hub.pretrain.resume import read_checkpoint
+from insloc_hub.pretrain.run import read_run
+from insloc_hub.recipes import Recipe, from_dict
+from insloc_hub.release.card import folder_readme
+
+SCHEMA = 1
+TRUNK = "trunk."
+TERMS = "unstated: the weights are derived from the training images, whose terms apply"
+
+
+def export_run(run: Path, terms: str = TERMS) -> Path:
+    """Write RUN/model from RUN/checkpoint.pt and return it; an older RUN/model is replaced at the end, whole.
+
+    BadRun: no finished step to export. CannotWrite.
+    """
+    content = read_checkpoint(run)
+    facts = read_run(run)
+    if content["step"] == 0:
+        raise BadRun(f"{run}: not one step is trained yet; nothing to export")
+    recipe = from_dict(content["recipe"])
+    trunk = {k.removeprefix(TRUNK): v for k, v in content["encoder"].items() if k.startswith(TRUNK)}
+    target = run / "model"
+    try:
+        part = Path(tempfile.mkdtemp(prefix=".model.", dir=run))
+        part.chmod(0o755)
+    except OSError as error:
+        raise CannotWrite(target, error.strerror or str(error)) from None
+    try:
+        weights = part / "model.safetensors"
+        tensors = {name: tensor.contiguous().clone() for name, tensor in trunk.items()}
+        write_whole(weights, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        config = make_config(recipe, facts, content, sha256_file(weights), terms)
+        write_json(part / "config.json", config)
+        write_text(part / "README.md", folder_readme(config, facts))
+        check_export(part, tensors)
+        _replace(part, target)
+    except OSError as error:
+        raise CannotWrite(target, error.strerror or str(error)) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def make_config(recipe: Recipe, facts: dict[str, Any], content: dict[str, Any], sha256: str, terms: str) -> dict[str, Any]:
+    """config.json: timm's part in the shape of compat.md 1.1, ours under the one top-level key `insloc`."""
+    model = new_timm_model(recipe.arch, num_classes=0)
+    stock: Any = model.pretrained_cfg
+    return {
+        "architecture": recipe.arch.split(".")[0],
+        "num_classes": 0,
+        "num_features": model.num_features,
+        "global_pool": "avg",
+        "pretrained_cfg": {
+            "tag": f"insloc_{recipe.variant}",
+            "custom_load": False,
+            "input_size": [3, recipe.canvas, recipe.canvas],
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": 0.875,
+            "crop_mode": "center",
+            "mean": list(paper.PIXEL_MEAN),
+            "std": list(paper.PIXEL_STD),
+            "num_classes": 0,
+            "pool_size": [-(-recipe.canvas // 32)] * 2,
+            "first_conv": stock["first_conv"],
+            "classifier": stock["classifier"],
+        },
+        "insloc": {
+            "schema": SCHEMA,
+            "variant": recipe.variant,
+            "recipe": recipe.as_dict(),
+            "recipe_hash": recipe.hash(),
+            "canvas": recipe.canvas,
+            "steps": content["step"],
+            "sha256": sha256,
+            "untrained": untrained(content),
+            "parts": {},
+            "data": {key: facts["data"][key] for key in ("name", "fingerprint", "n")},
+            "terms": terms,
+        },
+    }
+
+
+def untrained(content: dict[str, Any]) -> list[str]:
+    """Trunk parameters that no gradient ever reached: the optimizer keeps no momentum for them."""
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    names = [name for name in content["encoder"] if not name.endswith(buffers)]
+    trained = content["optimizer"]["state"].keys()
+    return [n.removeprefix(TRUNK) for i, n in enumerate(names) if n.startswith(TRUNK) and i not in trained]
+
+
+def check_export(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Read the folder back through plain timm. BadRun: a tensor is not the trained one, bit for bit."""
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    state = model.state_dict()
+    wrong = [name for name in state.keys() | tensors.keys() if name not in state or name not in tensors]
+    wrong += [name for name in state.keys() & tensors.keys() if not torch.equal(state[name], tensors[name])]
+    if wrong:
+        raise BadRun(
+            f"{folder}: timm reads {len(wrong)} tensors back otherwise than they were trained, e.g. {sorted(wrong)[0]}"
+        )
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Move `part` to `target`; a folder can't be renamed over a full one, so the old one steps aside first."""
+    if not target.exists():
+        part.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".old.", dir=target.parent))
+    target.rename(aside / "model")
+    part.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
