@@ -89,7 +89,9 @@ def blur(images: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, " b"]) -> Float[
         return images
     radius = max(1, math.ceil(3 * float(sigma.max())))
     taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (taps / sigma[chosen].to(images)[:, None]) ** 2)
+    own = sigma[chosen].to(images)[:, None]
+    # Each image ends at its own three sigma: a view must not depend on the widest blur of its batch.
+    kernel = torch.exp(-0.5 * (taps / own) ** 2) * (taps.abs() <= (3 * own).ceil())
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)  # [3n taps]
     n, (h, w) = len(kernel), images.shape[2:]
     planes = images[chosen.to(images.device)].reshape(1, n, h, w)
@@ -107,7 +109,7 @@ def _saturation(factor: Tensor, identity: Tensor, luma: Tensor) -> Tensor:
 
 def _hue(turns: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
     to_yiq = torch.tensor(TO_YIQ, device=turns.device)
-    angle = 2 * math.pi * turns
+    angle = -2 * math.pi * turns  # the YIQ plane runs the other way round than HSV's hue: red, magenta, blue
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     rotation = torch.stack([one, zero, zero, zero, angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos()], dim=1).view(
         -1, 3, 3
