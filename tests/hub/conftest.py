@@ -1,0 +1,57 @@
+"""What the hub's tests share: frozen numbers, a tiny recipe, a folder of images, one finished run."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from insloc_hub.recipes import Recipe, at_batch, at_canvas, insloc_c4_small
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """Reads a file of tests/assets by its name."""
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        with np.load(ASSETS / f"{name}.npz") as arrays:
+            return dict(arrays)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Recipe]:
+    """A recipe that trains in a blink: 64 px canvas, 8 images in 2 groups, 32 keys; with changes."""
+
+    def recipe(**changes: object) -> Recipe:
+        small = at_batch(at_canvas(insloc_c4_small(), 64), 8, bn_groups=2, queue=32, arch="resnet10t")
+        return dataclasses.replace(small, **{"epochs": 2, **changes})
+
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def photos(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain folder of 24 images of the world, of several sizes; read it, don't write."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, path in enumerate(sorted((world / "train").rglob("*.jpg"))[::3]):
+        shutil.copy(path, folder / f"{number:02d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(photos: Path, tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A resnet18 run of 2 steps with its RUN/model; copy it before changing it."""
+    from insloc_hub.pretrain.options import RunOptions
+    from insloc_hub.pretrain.run import pretrain
+    from insloc_hub.release.export import export_run
+
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    pretrain(tiny(arch="resnet18"), RunOptions(data=photos, run=run, steps=2))
+    export_run(run)
+    return run
