@@ -89,22 +89,22 @@ def insloc_c4_r50_200ep() -> Recipe:
 def insloc_c4_small() -> Recipe:
     """A first run on your own images: small trunk, small canvas, small batch; the default of `insloc pretrain`.
 
-    `insloc pretrain --data DIR --arch resnet18 --out RUN`. Everything that depends on the canvas is scaled with it; the
-    queue and the key momentum are small, as a run of a few thousand steps needs keys that are not stale. [ours]
+    `insloc pretrain --data DIR --arch resnet18 --out RUN`. All that depends on the canvas is scaled with it and the
+    learning rate with the batch; queue and key momentum are small, as a run of a few thousand steps must not learn from
+    stale keys. [ours]
     """
-    return at_canvas(
-        Recipe(
-            name="insloc_c4_small",
-            arch="resnet18",
-            batch=32,
-            bn_groups=2,
-            queue=4096,
-            key_momentum=0.99,
-            learning_rate=paper.LEARNING_RATE * 2,
-            epochs=50,
-        ),
-        128,
+    batch = 32
+    small = Recipe(
+        name="insloc_c4_small",
+        arch="resnet18",
+        batch=batch,
+        bn_groups=2,
+        queue=4096,
+        key_momentum=0.99,
+        learning_rate=paper.LEARNING_RATE * batch / paper.BATCH,
+        epochs=50,
     )
+    return at_canvas(small, 128)
 
 
 RECIPES = {"insloc_c4_r50_200ep": insloc_c4_r50_200ep, "insloc_c4_small": insloc_c4_small}

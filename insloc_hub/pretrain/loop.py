@@ -111,7 +111,7 @@ def check_finite(loss: float, state: State) -> None:
     """NotFinite: with the knobs to turn."""
     if not math.isfinite(loss):
         raise NotFinite(
-            f"the loss is {loss} at step {state.step}. The checkpoint before it is kept. Lower the learning rate "
+            f"the loss is {loss} at step {state.step}. What was saved before is kept. Lower the learning rate "
             f"(now {state.recipe.learning_rate:g}), or raise the temperature (now {state.recipe.temperature:g})"
         )
 

@@ -44,7 +44,7 @@ def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], b
     if options.resume:
         content = read_checkpoint(run)
         recipe = from_dict(read_run(run)["recipe"])
-    elif (run / FILE).exists() or (run / RUN_FILE).exists():
+    elif (run / FILE).exists():  # a run that died before its first checkpoint has nothing to lose
         raise BadRun(f"{run} holds a run already. Add --resume to continue it, or choose another --out")
     if recipe is None:
         raise BadRun("a new run needs a recipe")

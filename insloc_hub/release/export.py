@@ -12,7 +12,7 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from insloc_hub import paper
 from insloc_hub.encoders.backbone import new_timm_model
@@ -109,16 +109,18 @@ def untrained(content: dict[str, Any]) -> list[str]:
     return [n.removeprefix(TRUNK) for i, n in enumerate(names) if n.startswith(TRUNK) and i not in trained]
 
 
-def check_export(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Read the folder back through plain timm. BadRun: a tensor is not the trained one, bit for bit."""
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    state = model.state_dict()
-    wrong = [name for name in state.keys() | tensors.keys() if name not in state or name not in tensors]
-    wrong += [name for name in state.keys() & tensors.keys() if not torch.equal(state[name], tensors[name])]
+def check_export(folder: Path, tensors: dict[str, torch.Tensor] | None = None) -> int:
+    """Read the folder back through plain timm; the number of tensors that are right, which is all of them.
+
+    `tensors` are what was meant to be written; without them the file itself is the measure. BadRun: one differs.
+    """
+    meant = load_file(folder / "model.safetensors") if tensors is None else tensors
+    state = timm.create_model(f"local-dir:{folder}", pretrained=True).state_dict()
+    wrong = [name for name in state.keys() | meant.keys() if name not in state or name not in meant]
+    wrong += [name for name in state.keys() & meant.keys() if not torch.equal(state[name], meant[name])]
     if wrong:
-        raise BadRun(
-            f"{folder}: timm reads {len(wrong)} tensors back otherwise than they were trained, e.g. {sorted(wrong)[0]}"
-        )
+        raise BadRun(f"{folder}: timm reads {len(wrong)} tensors back otherwise than they were trained, e.g. {sorted(wrong)[0]}")
+    return len(state)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
