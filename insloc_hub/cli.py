@@ -11,23 +11,30 @@ import tyro
 from insloc_hub.errors import InslocError
 
 
+# What is left out (None) follows from the recipe.
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+Whole = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+Precision = Annotated[Literal["fp32", "bf16"] | None, tyro.conf.arg(metavar="{fp32,bf16}")]
+
+
 def pretrain(
     *,
     data: Path,
     out: Path,
-    arch: str | None = None,
+    arch: Name = None,
     recipe: str = "insloc_c4_small",
-    epochs: int | None = None,
-    steps: int | None = None,
-    batch: int | None = None,
-    canvas: int | None = None,
-    queue: int | None = None,
-    lr: float | None = None,
-    bn_groups: int | None = None,
-    seed: int | None = None,
+    epochs: Whole = None,
+    steps: Whole = None,
+    batch: Whole = None,
+    canvas: Whole = None,
+    queue: Whole = None,
+    lr: Number = None,
+    bn_groups: Whole = None,
+    seed: Whole = None,
     resume: bool = False,
     device: str = "auto",
-    precision: Literal["fp32", "bf16"] | None = None,
+    precision: Precision = None,
     cache_gib: float = 4.0,
 ) -> None:
     """Pretrain a backbone on images without labels, then write OUT/model for timm.
@@ -41,7 +48,7 @@ def pretrain(
     Args:
         data: Folder of images (searched recursively) or a text file with one path a line.
         out: Run folder to make.
-        arch: timm's name of a CNN whose last stage is one module (ResNet, RegNet, ConvNeXt families); resnet18.
+        arch: timm's name of a CNN whose last stage is one module (ResNet, RegNet, ConvNeXt families).
         recipe: Starting point: insloc_c4_small or insloc_c4_r50_200ep.
         epochs: Length of the run and of its cosine.
         steps: Stop after this many steps; the cosine is shortened to end there.

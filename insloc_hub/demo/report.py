@@ -24,8 +24,6 @@ class Story:
     heat: str
     """Data URI of the similarity maps."""
     results: tuple[Result, ...]
-    names: dict[str, str]
-    """Model spec -> what the page calls it."""
     differences: tuple[str, ...]
     """Sentences: trained minus random, with interval and verdict."""
     tensors: int
@@ -112,9 +110,10 @@ def _limits(story: Story) -> str:
 
 def _results(story: Story) -> str:
     rows = []
-    for result in sorted(story.results, key=lambda r: (r.protocol, r.model.spec not in story.names, r.model.spec)):
-        name = story.names.get(result.model.spec, result.model.spec)
-        kind = ' class="model"' if not result.model.spec.startswith("random:") else ""
+    for result in sorted(story.results, key=lambda r: (r.protocol, r.model.spec.startswith("random:"), r.model.spec)):
+        random = result.model.spec.startswith("random:")
+        name = result.model.spec if random else "InsLoc, this run"
+        kind = "" if random else ' class="model"'
         for metric_name, metric in result.metrics.items():
             interval = f"{_number(metric.value)} [{_number(metric.low)}, {_number(metric.high)}]"
             rows.append(

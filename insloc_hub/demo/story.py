@@ -4,10 +4,9 @@ A second call with the same settings goes on where the first one was stopped; ea
 """
 
 import json
-import shutil
-import sys
+import os
+import platform
 import time
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,21 @@ from typing import Any
 import torch
 from PIL import Image
 
-from insloc_hub.data.decode import read
-from insloc_hub.data.folder import list_classes
+from insloc_eval.compare import compare_models, verdict
+from insloc_eval.run import evaluate
 from insloc_hub.demo import world
-from insloc_hub.demo.pictures import GAP, heat_row, loss_curve, png_uri, similarity
+from insloc_hub.demo.ask import ask_server
+from insloc_hub.demo.look import heat_sheet
+from insloc_hub.demo.pictures import loss_curve, png_uri
 from insloc_hub.demo.report import Story, page
 from insloc_hub.errors import BadRun
 from insloc_hub.files import check_writable, write_json, write_text
-from insloc_hub.models.extractor import Extractor, load
 from insloc_hub.pretrain.options import RunOptions
 from insloc_hub.pretrain.resume import FILE
-from insloc_hub.pretrain.run import pretrain
+from insloc_hub.pretrain.run import pretrain, read_run
 from insloc_hub.progress import say, track
 from insloc_hub.recipes import Recipe, at_canvas, insloc_c4_small
-from insloc_hub.records import environment
+from insloc_hub.records import Result
 from insloc_hub.release.export import check_export, export_run, read_metrics
 
 VERSION = 1  # of the demo's settings: raise it when an older folder can't be gone on with
@@ -37,10 +37,8 @@ ARCH = "resnet10t"  # the smallest ResNet of timm: what two CPU cores can train 
 CANVAS = 96
 FULL = {"train_per_class": 100, "val_per_class": 40, "steps": 320}
 FAST = {"train_per_class": 12, "val_per_class": 6, "steps": 12}
-HEAT_IMAGES = 3
-"""Rows of the similarity sheet."""
-EVERY_CLASSES = 4
-"""They show every fourth class."""
+RANDOM = f"random:{ARCH}"
+PRIMARY = {"linear/logistic@1": "top1", "patches/linear@1": "top1", "patches/relocate@1": "acc50"}
 
 
 def tell(out: Path, *, seed: int, fast: bool) -> Path:
@@ -51,25 +49,17 @@ def tell(out: Path, *, seed: int, fast: bool) -> Path:
     started = time.monotonic()
     settings = FAST if fast else FULL
     open_folder(out, {"version": VERSION, "seed": seed, **settings})
-    say(f"1/6  a world of drawn shapes -> {out / 'world'}")
-    total = (settings["train_per_class"] + settings["val_per_class"]) * len(world.CLASSES)
-    with track("draw", total) as progress:
-        world.write(
-            out / "world",
-            seed=seed,
-            train_per_class=settings["train_per_class"],
-            val_per_class=settings["val_per_class"],
-            progress=lambda done, _: progress.advance(done - progress.done),
-        )
+    say(f"1/6  draw a world of shapes -> {out / 'world'}")
+    facts = _draw(out, seed, settings)
     say(f"2/6  pretrain {ARCH} on it without labels -> {out / 'run'}")
     recipe, pretrain_s = _pretrain(out, seed, settings["steps"])
     say(f"3/6  export for plain timm -> {out / 'run' / 'model'}")
     model = export_run(out / "run")
     tensors = check_export(model)
-    say(f"4/6  evaluate beside a random initialisation -> {out / 'results'}")
-    results, differences = _evaluate(out, model, seed)
-    say("5/6  serve")
-    request, answer, served_error = _serve(out, model)
+    say(f"4/6  evaluate beside two random initialisations -> {out / 'results'}")
+    results, differences = _evaluate(out, model)
+    say("5/6  serve pooled and per-box features")
+    served = ask_server(model, out / "world", facts)
     say("6/6  report")
     story = Story(
         arch=ARCH,
@@ -77,18 +67,17 @@ def tell(out: Path, *, seed: int, fast: bool) -> Path:
         images_seen=settings["steps"] * recipe.batch,
         pretrain_s=pretrain_s,
         total_s=time.monotonic() - started,
-        machine=_machine(),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         views=png_uri(Image.open(out / "run" / "views.png")),
-        curve=loss_curve(read_metrics(out / "run"), _queue(out)),
-        heat=png_uri(_heat(out, model)),
+        curve=loss_curve(read_metrics(out / "run"), read_run(out / "run")["recipe"]["queue"]),
+        heat=png_uri(heat_sheet(out / "world", facts, [RANDOM, str(model)])),
         results=tuple(results),
-        names={str(model): "InsLoc, this run"},
         differences=differences,
         tensors=tensors,
-        request=request,
-        answer=answer,
-        served_error=served_error,
-        commands=_next(out),
+        request=served.request,
+        answer=served.answer,
+        served_error=served.error,
+        commands=next_commands(out),
     )
     write_text(out / "report.html", page(story))
     return out / "report.html"
@@ -108,15 +97,40 @@ def open_folder(out: Path, settings: dict[str, Any]) -> None:
     write_json(stamp, settings)
 
 
+def next_commands(out: Path) -> tuple[tuple[str, str], ...]:
+    """What to do after this page: reason, command."""
+    return (
+        ("Look at the records, or compare two of them:", f"insloc-eval report {out / 'results'}"),
+        (
+            "Pretrain on your own images, for hours rather than a minute (it says how long, and --resume goes on):",
+            "insloc pretrain --data PHOTOS --arch resnet18 --out runs/first --epochs 50",
+        ),
+        (
+            "Ask whether it became any better, on labelled images:",
+            "insloc-eval run --model runs/first --task linear --task patches --data LABELLED --out results",
+        ),
+        ("Serve it:", f"insloc-server --model {out / 'run' / 'model'}"),
+        (
+            "Load it without insloc_hub:",
+            f"import timm; timm.create_model('local-dir:{out / 'run' / 'model'}', pretrained=True, num_classes=10)",
+        ),
+    )
+
+
+def _draw(out: Path, seed: int, settings: dict[str, int]) -> world.WorldFacts:
+    counts = {key: settings[key] for key in ("train_per_class", "val_per_class")}
+    with track("draw", sum(counts.values()) * len(world.CLASSES)) as progress:
+        return world.write(
+            out / "world", seed=seed, **counts, progress=lambda done, total: progress.advance(done - progress.done)
+        )
+
+
 def _pretrain(out: Path, seed: int, steps: int) -> tuple[Recipe, float | None]:
+    """The recipe, and the seconds it took if all of it happened in this call."""
     recipe = replace(at_canvas(insloc_c4_small(), CANVAS), arch=ARCH, seed=seed)
     resumed = (out / "run" / FILE).exists()
     options = RunOptions(
-        data=out / "world" / "train",
-        run=out / "run",
-        steps=steps,
-        resume=resumed,
-        command=f"insloc demo --seed {seed}",
+        data=out / "world" / "train", run=out / "run", steps=steps, resume=resumed, command=f"insloc demo --seed {seed}"
     )
     started = time.monotonic()
     finish = pretrain(None if resumed else recipe, options)
@@ -125,6 +139,15 @@ def _pretrain(out: Path, seed: int, steps: int) -> tuple[Recipe, float | None]:
     return recipe, None if resumed else time.monotonic() - started
 
 
-def _queue(out: Path) -> int:
-    facts = json.loads((out / "run" / "run.json").read_text(encoding="utf-8"))
-    return int(facts["recipe"]["queue"])
+def _evaluate(out: Path, model: Path) -> tuple[list[Result], tuple[str, ...]]:
+    """All records, and a sentence for each protocol: trained minus each random initialisation."""
+    results = evaluate([str(model)], ["linear", "patches"], out / "world", out / "results", device="cpu", cache=out / "features")
+    mine = {r.model.spec for r in results if not r.model.spec.startswith("random:")}.pop()
+    sentences = []
+    for rival in sorted({r.model.spec for r in results} - {mine}):
+        for comparison in compare_models(out / "results", mine, rival):
+            protocol = comparison.first.protocol
+            name = PRIMARY[protocol]
+            said = verdict(name, comparison.differences[name], comparison.units[name])
+            sentences.append(f"{protocol}, minus {rival}: {said}")
+    return results, tuple(sorted(sentences))

@@ -9,6 +9,9 @@ from insloc_hub.errors import BadRun
 from insloc_hub.recipes import Recipe, at_batch, at_canvas, find_recipe
 
 
+FLAGS = {"learning_rate": "--lr", "bn_groups": "--bn-groups"}  # where the flag is not the field's name
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
     """What is no property of the method."""
@@ -44,6 +47,6 @@ def resolve_recipe(name: str, *, batch: int | None, canvas: int | None, changes:
 
 def check_resume(changes: dict[str, Any]) -> None:
     """BadRun: a resumed run keeps its recipe, so nothing of it may be said again."""
-    said = sorted(key for key, value in changes.items() if value is not None)
+    said = sorted(FLAGS.get(key, f"--{key}") for key, value in changes.items() if value is not None)
     if said:
-        raise BadRun(f"--resume takes the recipe from run.json; leave out --{' --'.join(said)}, or start a new run")
+        raise BadRun(f"--resume takes the recipe from run.json; leave out {' '.join(said)}, or start a new run")

@@ -37,7 +37,10 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
     """RUN/checkpoint.pt as it was saved, on the CPU. BadRun: missing, cut short, not ours, or of a newer version."""
     path = run / FILE
     if not path.is_file():
-        raise BadRun(f"{run}: nothing to resume, {FILE} is not there; start the run without --resume")
+        raise BadRun(
+            f"{run}: no {FILE} here, so nothing to resume or to export (a run saves its first after five minutes, or when "
+            "it ends or is stopped). Start it without --resume"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
