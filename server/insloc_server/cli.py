@@ -1,0 +1,78 @@
+"""`insloc-server`: the settings as options, and sentences. Everything heavy is imported inside."""
+
+import dataclasses
+import json
+import logging
+import sys
+from typing import Annotated, Any
+
+import tyro
+
+from insloc_hub.errors import InslocError
+from insloc_server.settings import PREFIX, Settings, from_environment, make_settings
+
+ABOUT = f"""Serve features of a backbone over HTTP: whole images, dense maps, boxes.
+
+Every option is also an environment variable, e.g. {PREFIX}PORT; the command line wins.
+SIGTERM and Ctrl-C finish what is in work and stop.
+
+Examples:
+  insloc-server --model runs/first
+  insloc-server --model random:resnet18 --port 8500 --device cpu
+  insloc-server schema > openapi.json
+"""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    from insloc_hub.models.spec import parse_spec
+    from insloc_server.process import listening, until_stopped
+
+    parse_spec(settings.model)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with until_stopped(), listening(settings) as listener:
+        from insloc_server.serve import serve as start
+
+        start(settings, listener)
+
+
+def schema() -> None:
+    """Print the OpenAPI description of the server; no model is loaded."""
+    from insloc_server.app import create_app
+
+    print(json.dumps(create_app(make_settings(model="none")).openapi(), indent=2))
+
+
+def options() -> type[Any]:
+    """The settings as a plain record for tyro: their checks are the settings' own, so that a refusal is one line."""
+    environment = from_environment()
+    fields = []
+    for name, facts in Settings.model_fields.items():
+        kind = Annotated[facts.annotation, tyro.conf.arg(help=facts.description)]  # type: ignore[name-defined]
+        value = environment.get(name, tyro.MISSING)
+        fields.append((name, kind, dataclasses.field(default=value)))
+    return dataclasses.make_dataclass("Options", fields, kw_only=True, frozen=True)
+
+
+def main() -> None:
+    """Run one command; an error of the user's input is a sentence and exit code 2."""
+    words = sys.argv[1:]
+    try:
+        if words[:1] == ["schema"]:
+            tyro.cli(schema, prog="insloc-server schema", args=words[1:])
+            return
+        if words[:1] == ["serve"]:
+            words = words[1:]
+        given = tyro.cli(options(), prog="insloc-server", description=ABOUT, args=words)
+        serve(make_settings(**dataclasses.asdict(given)))
+    except InslocError as error:
+        print(f"insloc-server: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("insloc-server: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Who answered: the model's names, digest and sizes, and the head that every answer carries."""
+
+from pathlib import Path
+from typing import Any
+
+from insloc_hub.models.spec import parse_spec
+from insloc_hub.space import embedding_space
+from insloc_server.engine import Answer, Engine
+from insloc_server.outputs import OUTPUTS
+
+
+def model_id(spec: str) -> str:
+    """The model's name on this server: the spec, or the folder's own name where that is a path.
+
+    >>> model_id("random:resnet18@3")
+    'random:resnet18@3'
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind != "folder":
+        return spec
+    folder = Path(parsed.name).resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def identity(engine: Engine) -> dict[str, Any]:
+    """What names the model in every answer."""
+    extractor = engine.extractor
+    return {
+        "id": model_id(extractor.spec),
+        "spec": extractor.spec,
+        "arch": extractor.arch,
+        "sha256": extractor.sha256,
+        "precision": extractor.precision,
+    }
+
+
+def model_facts(engine: Engine) -> dict[str, Any]:
+    """The model's entry in /v1/models."""
+    extractor = engine.extractor
+    return {
+        **identity(engine),
+        "input_size": list(extractor.facts.size),
+        "pooled": engine.pooled,
+        "strides": {str(stride): channels for stride, channels in sorted(extractor.channels.items())},
+        "default_stride": extractor.default_stride,
+        "outputs": list(OUTPUTS),
+    }
+
+
+def answer_head(engine: Engine, answer: Answer) -> dict[str, Any]:
+    """An answer without its tensors."""
+    want = answer.want
+    sha256, arithmetic = engine.extractor.sha256, engine.extractor.precision
+    spaces = {
+        name: embedding_space(sha256, want.transform, OUTPUTS[name].space(want.stride), arithmetic) for name in want.outputs
+    }
+    images: list[dict[str, Any]] = []
+    for item in answer.items:
+        facts: dict[str, Any] = {"width": item.size_wh[0], "height": item.size_wh[1]}
+        if item.regions is not None:
+            facts |= {"boxes": item.regions.upright.tolist(), "clipped": list(item.regions.clipped)}
+        images.append(facts)
+    return {
+        "model": identity(engine),
+        "transform": want.transform,
+        "stride": want.stride if want.needs_map else None,
+        "spaces": spaces,
+        "images": images,
+    }

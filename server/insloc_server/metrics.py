@@ -1,0 +1,139 @@
+"""Counts and times of requests, for Prometheus; and the request's id. Labels come from closed sets only.
+
+One registry per app, so that a process may hold several.
+"""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from insloc_server.problems import problem_response
+
+log = logging.getLogger(__name__)
+
+ROUTES = ("/v1/features", "/v1/models", "/livez", "/readyz", "/metrics", "/openapi.json")
+STAGES = ("recv", "decode", "queue", "infer", "encode")
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+ID = re.compile(r"[!-~]{1,64}")  # printable and short enough to repeat
+
+
+class Metrics:
+    """The app's counters."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "insloc_requests", "Requests answered, by route and outcome.", ["route", "code"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "insloc_request_seconds", "Time to answer.", ["route"], buckets=SECONDS, registry=self.registry
+        )
+        self.stages = Histogram(
+            "insloc_stage_seconds", "Time in a stage of /v1/features.", ["stage"], buckets=SECONDS, registry=self.registry
+        )
+        self.images = Counter("insloc_images", "Images answered.", registry=self.registry)
+        self.boxes = Counter("insloc_boxes", "Boxes answered.", registry=self.registry)
+        self.in_work = Gauge("insloc_queue_images", "Images in work or waiting.", registry=self.registry)
+        self.oldest = Gauge("insloc_queue_oldest_seconds", "Age of the oldest waiting request.", registry=self.registry)
+        self.model = Gauge("insloc_model_info", "The model that is served.", ["arch", "sha256"], registry=self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def watch(self, arch: str, sha256: str, in_work: Callable[[], float], oldest_s: Callable[[], float]) -> None:
+        """Name the model, and read the queue from here on."""
+        self.model.labels(arch, sha256).set(1)
+        self.in_work.set_function(in_work)
+        self.oldest.set_function(oldest_s)
+
+    def answered(self, images: int, boxes: int) -> None:
+        """A request's images and boxes were answered."""
+        self.images.inc(images)
+        self.boxes.inc(boxes)
+
+    def text(self) -> bytes:
+        """Everything, in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+class Stages:
+    """Stopwatch of one request: `mark` ends a stage that began where the last one ended."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.since = time.monotonic()
+        self.taken: dict[str, float] = {}
+
+    def mark(self, stage: str) -> None:
+        """The stage ends now."""
+        now = time.monotonic()
+        self.add(stage, now - self.since)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """The stage took this long and the next one begins now."""
+        self.since = time.monotonic()
+        self.taken[stage] = seconds
+        self.metrics.stages.labels(stage).observe(seconds)
+
+    def header(self) -> str:
+        """Value of Server-Timing, in milliseconds."""
+        return ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in self.taken.items())
+
+
+class Observed:
+    """The outermost layer: gives a request its id, counts it, and answers for what nothing else has caught."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request (or the app's life, which is passed on)."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope["insloc_id"] = name = request_id(scope)
+        start = time.monotonic()
+        outcome = "cancelled"  # until an answer begins
+
+        async def observed_send(message: Message) -> None:
+            nonlocal outcome
+            if message["type"] == "http.response.start":
+                headers = dict(message["headers"])
+                outcome = headers.get(b"x-insloc-code", b"ok").decode()
+                kept = [pair for pair in message["headers"] if pair[0] != b"x-insloc-code"]  # ours alone
+                message["headers"] = [*kept, (b"x-request-id", name.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed_send)
+        except ClientDisconnect:
+            log.info("request %s: the client went away", name)
+        except Exception as error:  # the last resort: a client must get a body, whatever happened
+            log.exception("request %s failed", name)
+            if outcome != "cancelled":
+                raise  # the answer has begun; the server can only cut it off
+            await problem_response(error, name)(scope, receive, observed_send)
+        finally:
+            route = route_of(scope["path"])
+            self.metrics.requests.labels(route, outcome).inc()
+            self.metrics.seconds.labels(route).observe(time.monotonic() - start)
+
+
+def request_id(scope: Scope) -> str:
+    """The client's X-Request-Id where it is short and printable, else a new one."""
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return given if ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def route_of(path: str) -> str:
+    """The label of a path: one of ROUTES, or "other".
+
+    >>> route_of("/v1/models/resnet18"), route_of("/wp-login.php")
+    ('/v1/models', 'other')
+    """
+    return next((route for route in ROUTES if path == route or path.startswith(route + "/")), "other")

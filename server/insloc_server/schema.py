@@ -1,0 +1,175 @@
+"""Bodies of requests and answers, as pydantic models; FastAPI publishes them at /openapi.json.
+
+Boxes are only shaped here (`Any` with a schema): each is judged in regions.py, where a bad one gets its index.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from insloc_server.problems import Refusal, bad_fields
+
+BOX = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+BOXES_TEXT = "Rows of x1, y1, x2, y2: edge coordinates in pixels of the upright image (EXIF orientation applied)."
+
+
+def split_commas(value: object) -> object:
+    """`outputs=pooled,map` in a query means what `outputs=pooled&outputs=map` means."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return [part.strip() for one in value for part in one.split(",")]
+    return value
+
+
+OutputName = Literal["pooled", "map", "regions"]
+Outputs = Annotated[
+    list[OutputName] | None,
+    Field(min_length=1, max_length=3, description="What to answer; by default pooled, and regions if there are boxes."),
+]
+Transform = Annotated[
+    str | None,
+    Field(max_length=20, description="eval, whole or whole:N; by default eval for pooled alone, else whole."),
+]
+Stride = Annotated[
+    int | None, Field(ge=1, le=64, description="Of the map, and of the one the boxes pool; by default 16 if there is one.")
+]
+Encoding = Annotated[Literal["float", "base64"], Field(description="Of numbers in JSON: lists, or base64 of float32.")]
+ModelName = Annotated[str | None, Field(max_length=300, description="Id of the model; by default the one that is served.")]
+
+
+class FeaturesRequest(BaseModel):
+    """The part `request` of a multipart request; all of it is optional."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"outputs": ["pooled", "regions"], "boxes": [[[10, 12, 60, 48], [0, 0, 32, 32]]]}]},
+    )
+
+    outputs: Outputs = None
+    transform: Transform = None
+    stride: Annotated[Stride, Field(strict=True)] = None
+    boxes: Annotated[
+        Any,
+        WithJsonSchema({"type": "array", "items": {"type": "array", "items": BOX}, "nullable": True}),
+        Field(description=f"One list per image, in the order of the images. {BOXES_TEXT}"),
+    ] = None
+    encoding: Encoding = "float"
+    model: ModelName = None
+
+
+class RawQuery(BaseModel):
+    """The query of a request whose body is one image."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    outputs: Annotated[Outputs, BeforeValidator(split_commas)] = None
+    transform: Transform = None
+    stride: Stride = None
+    boxes: Annotated[str | None, Field(description=f"JSON text. {BOXES_TEXT}", examples=["[[10,12,60,48]]"])] = None
+    encoding: Encoding = "float"
+    model: ModelName = None
+
+
+class Base64Array(BaseModel):
+    """A tensor in JSON with encoding=base64."""
+
+    dtype: Literal["float32"]
+    shape: list[int]
+    data: Annotated[str, Field(description="base64 of the numbers, row by row, little end first")]
+
+
+class ImageFeatures(BaseModel):
+    """What one image gave; outputs that were not asked are absent."""
+
+    width: Annotated[int, Field(description="Pixels of the upright image")]
+    height: int
+    boxes: Annotated[list[list[float]] | None, Field(description="The boxes as used: clipped to the image")] = None
+    clipped: Annotated[list[bool] | None, Field(description="Per box: whether it stuck out of the image")] = None
+    pooled: list[float] | Base64Array | None = None
+    map: Annotated[list[list[list[float]]] | Base64Array | None, Field(description="Channels, rows, columns")] = None
+    regions: Annotated[list[list[float]] | Base64Array | None, Field(description="A row per box")] = None
+
+
+class ModelIdentity(BaseModel):
+    """Who computed an answer."""
+
+    id: Annotated[str, Field(description="Name of the model on this server")]
+    spec: Annotated[str, Field(description="As the server was started with")]
+    arch: Annotated[str, Field(description="timm's name of the architecture")]
+    sha256: Annotated[str, Field(description="Digest of the weights")]
+    precision: Literal["fp32", "bf16"]
+
+
+class FeaturesAnswer(BaseModel):
+    """The JSON answer, and (without the tensors) the head in the metadata of a safetensors one."""
+
+    model: ModelIdentity
+    transform: Annotated[str, Field(description="What made the network input")]
+    stride: Annotated[int | None, Field(description="Of map and regions; null where neither is asked")]
+    spaces: Annotated[
+        dict[OutputName, str], Field(description="Id of each output's embedding space: compare vectors of equal ids only")
+    ]
+    images: list[ImageFeatures]
+
+
+class ModelFacts(ModelIdentity):
+    """An entry of /v1/models."""
+
+    input_size: Annotated[list[int], Field(description="Height and width the weights were made for")]
+    pooled: Annotated[int, Field(description="Length of a pooled vector")]
+    strides: Annotated[dict[str, int], Field(description="Stride of each map -> its channels")]
+    default_stride: int
+    outputs: list[OutputName]
+
+
+class ModelList(BaseModel):
+    """Answer of /v1/models."""
+
+    models: list[ModelFacts]
+
+
+class Health(BaseModel):
+    """Answer of /livez and /readyz."""
+
+    status: Literal["ok"]
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457, with a stable `code`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: Annotated[str, Field(description="Id of the request, also in X-Request-Id")]
+    code: str
+    index: Annotated[int | None, Field(description="Position of the image; for bad_box of the box")] = None
+    image: Annotated[int | None, Field(description="For bad_box: position of its image")] = None
+    limit: float | None = None
+
+
+def read_json(text: str | bytes) -> Any:
+    """Any JSON. NaN and Infinity pass: whoever reads the number must judge it. Refusal: bad_json."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise Refusal("bad_json", "the JSON is nested too deep") from None
+    except ValueError as error:  # also bytes that are no UTF-8, and whole numbers of thousands of digits
+        raise Refusal("bad_json", f"the JSON can't be read: {str(error)[:200]}") from None
+
+
+def from_part(part: bytes | None) -> FeaturesRequest:
+    """What the part `request` asks. Refusal: bad_json, bad_request."""
+    try:
+        return FeaturesRequest() if part is None else FeaturesRequest.model_validate(read_json(part))
+    except ValidationError as error:
+        raise bad_fields(list(error.errors(include_url=False, include_input=False))) from None
+
+
+def from_query(query: RawQuery) -> FeaturesRequest:
+    """What a query asks of the one image in the body. Refusal: bad_json."""
+    boxes = None if query.boxes is None else [read_json(query.boxes)]
+    return FeaturesRequest(**query.model_dump(exclude={"boxes"}), boxes=boxes)

@@ -1,0 +1,78 @@
+"""Run the app with uvicorn: until a signal, or in a thread beside the caller's own work."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import uvicorn
+
+from insloc_hub import load
+from insloc_hub.errors import InslocError
+from insloc_hub.models.extractor import Extractor
+from insloc_server.app import create_app
+from insloc_server.process import listening, url_of
+from insloc_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 75  # longer than a proxy in front keeps an idle connection, so that the proxy closes first
+CONNECTIONS = 256  # waiting to be accepted
+POLL_S = 0.02
+
+
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Load the model and serve on `listener` until SIGTERM or SIGINT; requests in work are finished. InslocError."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    server = make_server(settings, load(settings.model, settings.device, settings.precision))
+    log.info("serving %s at %s", settings.model, url_of(listener))
+    server.run(sockets=[listener])
+
+
+@contextmanager
+def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[str]:
+    """A server in a thread of this process: its URL, ready when the block begins, gone when it ends.
+
+    `port=0` in the settings takes a free port; `extractor` serves a model that is loaded already. InslocError: it can't
+    start.
+
+    >>> import urllib.request
+    >>> with running(Settings(model="random:resnet18", port=0)) as url:
+    ...     urllib.request.urlopen(url + "/readyz").status
+    200
+    """
+    with listening(settings) as listener:
+        server = make_server(settings, extractor or load(settings.model, settings.device, settings.precision))
+        thread = threading.Thread(target=server.run, args=([listener],), name="insloc-server")
+        url = url_of(listener)
+        thread.start()
+        try:
+            while thread.is_alive() and not server.started:
+                time.sleep(POLL_S)
+            if not server.started:
+                raise InslocError("the server did not start; the reason is in the log")
+            server.config.app.state.engine.warm.result()  # type: ignore[union-attr]
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def make_server(settings: Settings, extractor: Extractor) -> uvicorn.Server:
+    """uvicorn around the app, with our limits and without logging of its own."""
+    config = uvicorn.Config(
+        create_app(settings, extractor),
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+    return uvicorn.Server(config)

@@ -1,0 +1,102 @@
+"""Every setting of the server in one frozen record: command line over INSLOC_SERVER_* over the defaults below.
+
+The defaults and their reasons are serving.md, section 6.6. The only module that reads the server's environment.
+"""
+
+import ipaddress
+import os
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from insloc_hub.errors import InslocError, UnknownName
+
+PREFIX = "INSLOC_SERVER_"
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """What to serve, where, and what a client may ask."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1, description="Spec of the model: a path, a card, a timm name, random:ARCH, ...")
+    host: str = Field("127.0.0.1", description="Address to listen on; one that others can reach needs --allow-remote.")
+    port: int = Field(8411, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    allow_remote: bool = Field(False, description="Listen where others can reach it. There is no password yet.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the model.")
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
+    decode_threads: int = Field(
+        default_factory=lambda: max(1, (os.cpu_count() or 2) // 2), ge=1, description="Threads that decode images."
+    )
+    batch_images: int = Field(8, ge=1, description="Most images in one forward.")
+    queue_images: int = Field(64, ge=1, description="Images in work at a time; beyond that: 429.")
+    max_body_bytes: int = Field(16 * MIB, ge=1024, description="Size of a request.")
+    max_held_bytes: int = Field(256 * MIB, ge=1024, description="Size of all requests in work together.")
+    max_pixels: int = Field(25_000_000, ge=64, description="Width x height of an image, read from its header.")
+    max_request_pixels: int = Field(100_000_000, ge=64, description="The same, over the images of a request.")
+    min_side: int = Field(8, ge=1, description="Shorter side of an image in pixels.")
+    max_aspect: float = Field(50.0, ge=1, allow_inf_nan=False, description="Longer over shorter side of an image.")
+    max_images: int = Field(32, ge=1, description="Images of a request.")
+    max_boxes: int = Field(256, ge=1, description="Boxes of an image.")
+    max_request_boxes: int = Field(1024, ge=1, description="Boxes of a request.")
+    max_input_pixels: int = Field(2_000_000, ge=1024, description="Pixels of a network input (transform whole:N).")
+    max_request_input_pixels: int = Field(16_000_000, ge=1024, description="The same, over the images of a request.")
+    max_answer_bytes: int = Field(64 * MIB, ge=1024, description="Size of an answer, computed before the forward.")
+    body_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="Time for a request's body to arrive.")
+    ready_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="Time for the compute thread to answer.")
+    drain_timeout_s: int = Field(25, ge=0, description="At the end, time for requests in work to finish.")
+
+    @model_validator(mode="after")
+    def _check_host(self) -> Self:
+        if not self.allow_remote and not is_loopback(self.host):
+            raise ValueError(f"host {self.host} can be reached by others and there is no password yet; mean it: --allow-remote")
+        return self
+
+
+def make_settings(**given: Any) -> Settings:
+    """Settings from `given`, then the environment, then the defaults. InslocError: one line with the setting and why."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise UnknownName("environment variable", name, known, "insloc-server --help")
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise InslocError("; ".join(_sentence(problem) for problem in error.errors(include_url=False))) from None
+
+
+def from_environment() -> dict[str, Any]:
+    """Every setting's value where the command line says nothing; `model` only if the environment has it. InslocError."""
+    given = {name.upper(): value for name, value in os.environ.items() if value}
+    host = given.get(f"{PREFIX}HOST", Settings.model_fields["host"].default)
+    model = given.get(f"{PREFIX}MODEL")
+    # The host is judged with the command line, which may allow it.
+    values = {**make_settings(model=model or "?", host="localhost").model_dump(), "host": host}
+    return values if model else {name: value for name, value in values.items() if name != "model"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+    (True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _sentence(problem: Any) -> str:
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return text
+    name = str(problem["loc"][0])
+    if problem["type"] == "missing":
+        return f"--{name} is missing (or {PREFIX}{name.upper()})"
+    return f"--{name.replace('_', '-')} {problem['input']}: {text[:1].lower()}{text[1:]}"
