@@ -69,22 +69,36 @@ def list_classes(folder: Path) -> ImageSet:
 
 def _walk(folder: Path) -> list[str]:
     keys = []
+    seen = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if not name.startswith(".")}
+        folders[:] = [name for name in sorted(real) if real[name] not in seen]  # a link can lead back to where we were
+        seen |= set(real.values())
         base = Path(parent).relative_to(folder)
         keys += [(base / n).as_posix() for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+    for key in keys:
+        if not _is_text(key):
+            raise BadData(folder, f"the file name {key!r} is not UTF-8, so it can't stand in a record; rename the file")
     return sorted(keys)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_list(source: Path) -> ImageSet:
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise BadData(source, "neither a folder nor a text file with one image path a line") from None
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not names:
         raise BadData(source, "this list of paths is empty")
-    missing = [name for name in names if not (source.parent / name).is_file()]
+    missing = [name for name in names if not os.path.isfile(source.parent / name)]  # is_file() raises for a name too long
     if missing:
         raise BadData(source, f"{len(missing)} of {len(names)} paths are no files, e.g. {missing[0]!r}")
     unique = sorted(set(names))

@@ -5,6 +5,7 @@ size, aspect not kept, so that no box is cut off. `whole:N` brings the short sid
 the coarsest stride, padded with zeros on the right and below. A request or a feature set uses exactly one of them.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +44,15 @@ class Affine:
     ty: float = 0.0
 
     def boxes(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-        """Carry XYXY boxes along, in float64: a huge coordinate must not lose its place."""
+        """Carry XYXY boxes along, in float64: a huge coordinate must not lose its place. InslocError: `NO_AFFINE`."""
+        if math.isnan(self.sx):
+            raise InslocError("boxes need the transform 'whole' here: this model's own transform is not a square centre crop")
         scale = boxes.new_tensor([self.sx, self.sy, self.sx, self.sy], dtype=torch.float64)
         shift = boxes.new_tensor([self.tx, self.ty, self.tx, self.ty], dtype=torch.float64)
         return (boxes.double() * scale + shift).float()
+
+
+NO_AFFINE = Affine(math.nan, math.nan)  # of an input whose boxes nobody can carry
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +139,10 @@ def _eval(image: Tensor, facts: InputFacts) -> tuple[Tensor, Affine]:
 
 
 def _eval_affine(image: Tensor, facts: InputFacts) -> Affine:
-    """Of the usual case: square input, short side resized, centre crop. Others can't carry boxes and say so."""
+    """Of the usual case: square input, short side resized, centre crop. Others can't carry boxes."""
     h, w = image.shape[1:]
     if facts.crop_mode != "center" or facts.size[0] != facts.size[1]:
-        raise InslocError("boxes need the transform 'whole' here: this model's own transform is not a square centre crop")
+        return NO_AFFINE
     side = facts.size[0]
     short = int(side / facts.crop_pct)  # torchvision's rounding, which timm uses
     hh, ww = (short, int(short * w / h)) if h <= w else (int(short * h / w), short)
