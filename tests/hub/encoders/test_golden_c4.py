@@ -4,8 +4,9 @@ ResNet-50, 128 px, two images, one batch group. The weights are a function of th
 place in our modules shows. The C4 configuration itself is inferred (paper.md A.6).
 """
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -84,9 +85,16 @@ def frozen(golden: Callable[[str], Frozen]) -> Frozen:
     return golden("reference_c4")
 
 
+@pytest.fixture(scope="module")
+def filled_once() -> C4Encoder:
+    with torch.device("meta"):
+        trunk = timm.create_model("resnet50", num_classes=0)
+    return filled(C4Encoder(trunk.to_empty(device="cpu").eval(), "resnet50", 14, 128))
+
+
 @pytest.fixture
-def encoder() -> Iterator[C4Encoder]:
-    yield filled(C4Encoder(timm.create_model("resnet50", num_classes=0), "resnet50", 14, 128))
+def encoder(filled_once: C4Encoder) -> C4Encoder:
+    return copy.deepcopy(filled_once)
 
 
 def test_the_filler_gives_the_numbers_that_its_description_promises() -> None:
