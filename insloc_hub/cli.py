@@ -10,7 +10,6 @@ import tyro
 
 from insloc_hub.errors import InslocError
 
-
 # What is left out (None) follows from the recipe.
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 Whole = Annotated[int | None, tyro.conf.arg(metavar="INT")]

@@ -6,6 +6,7 @@ other programs for some of them.
 """
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from insloc_hub.errors import BadImage
@@ -22,6 +23,16 @@ from insloc_hub.shapes import UInt8
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 TRANSPARENT_ON = (255, 255, 255)
+ORIENTATION = 0x0112  # EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SIXTEEN_BIT = 257  # 65535 / 255: Pillow's own conversion clips instead (python-pillow/Pillow #2574)
 
 
@@ -86,8 +97,19 @@ def check_size(size_wh: tuple[int, int], limits: ImageLimits) -> None:
         raise BadImage("bad_aspect_ratio", f"{w} x {h} pixels: one side is over {limits.aspect:g} times the other")
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose, which however writes all the EXIF anew and fails where some of it is damaged."""
+    image.load()  # some formats give the EXIF at the end
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, struct.error):
+        return image  # damaged EXIF around good pixels
+    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
 def _upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode.startswith("I;16") or upright.mode == "I":
         grey = np.asarray(upright, dtype=np.int64)
         scaled = np.clip((grey + SIXTEEN_BIT // 2) // SIXTEEN_BIT, 0, 255).astype(np.uint8)

@@ -20,7 +20,7 @@ def heat_sheet(folder: Path, facts: world.WorldFacts, specs: list[str]) -> Image
     """A row per image: the image with the box of its main object, then the similarity map of each spec's network."""
     extractors = [load(spec, device="cpu") for spec in specs]
     step = len(facts.classes) // ROWS  # images of different classes
-    rows = []
+    rows: list[Image.Image] = []
     for number, (key, picture) in enumerate(world.pictures(facts, "val")):
         if number % step or len(rows) == ROWS:
             continue

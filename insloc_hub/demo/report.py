@@ -42,10 +42,10 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#22303c;max-width:62rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.7rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #d5dce2}
 table{border-collapse:collapse;width:100%;font-size:.9rem} th,td{padding:.35rem .6rem;text-align:left;vertical-align:top}
-th{border-bottom:2px solid #22303c} td{border-bottom:1px solid #e3e8ec} td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+th{border-bottom:2px solid #22303c} td{border-bottom:1px solid #e3e8ec} 
+td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 img{max-width:100%;height:auto} pre{background:#f3f5f7;padding:.7rem;overflow-x:auto;font-size:.85rem;white-space:pre-wrap}
 .note{background:#fff7e6;border-left:4px solid #d97706;padding:.5rem .9rem} small{color:#5c6b78} svg{max-width:100%;height:auto}
-tr.model td{background:#eef4fb}
 """
 
 
@@ -65,7 +65,7 @@ def page(story: Story) -> str:
         ),
         _section(
             "Pretraining",
-            f"<p>{escape(story.arch)}, InsLoc-C4 (as inferred), {story.steps:,} steps, {story.images_seen:,} composites pairs. "
+            f"<p>{escape(story.arch)}, InsLoc-C4 (as inferred), {story.steps:,} steps, {story.images_seen:,} pairs of composites. "
             "The dashed line is what a network pays that recognises nothing. The loss rises at first, while the queue fills "
             f"with real keys in place of random ones.</p>{story.curve}",
         ),
@@ -83,8 +83,8 @@ def page(story: Story) -> str:
         ),
         _section(
             "Served",
-            f"<pre>{escape(story.request)}</pre><pre>{escape(story.answer)}</pre><p>Largest difference between the vectors that "
-            f"came over HTTP and the library's own: {story.served_error:.1e}.</p>",
+            f"<pre>{escape(story.request)}</pre><pre>{escape(story.answer)}</pre><p>Largest difference between the vectors "
+            f"that came over HTTP and the library's own: {story.served_error:.1e}.</p>",
         ),
         _section("Go on", "".join(f"<p>{escape(why)}</p><pre>{escape(what)}</pre>" for why, what in story.commands)),
     ]
@@ -109,29 +109,36 @@ def _limits(story: Story) -> str:
 
 
 def _results(story: Story) -> str:
+    """A row per metric, a column per network; what needs no network stands in the last column."""
+    networks = sorted({r.model.spec for r in story.results}, key=lambda spec: (spec.startswith("random:"), spec))
+    by = {(r.protocol, r.model.spec): r for r in story.results}
     rows = []
-    for result in sorted(story.results, key=lambda r: (r.protocol, r.model.spec.startswith("random:"), r.model.spec)):
-        random = result.model.spec.startswith("random:")
-        name = result.model.spec if random else "InsLoc, this run"
-        kind = "" if random else ' class="model"'
-        for metric_name, metric in result.metrics.items():
-            interval = f"{_number(metric.value)} [{_number(metric.low)}, {_number(metric.high)}]"
-            rows.append(
-                f"<tr{kind}><td>{escape(result.protocol)}</td><td>{escape(name)}</td><td>{escape(metric_name)}</td>"
-                f'<td class="n">{interval} {escape(metric.unit)}</td><td class="n">{metric.n:,}</td></tr>'
-            )
-        for row_name, values in result.rows.items():
-            told = ", ".join(f"{key} {_number(value)}" for key, value in values.items())
-            rows.append(
-                f"<tr><td>{escape(result.protocol)}</td><td><small>{escape(row_name)}</small></td>"
-                f'<td colspan="3"><small>{escape(told)}</small></td></tr>'
-            )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(n for r in story.results for n in r.notes))
+    for protocol in sorted({r.protocol for r in story.results}):
+        first = by[protocol, networks[0]]
+        for name, metric in first.metrics.items():
+            cells = "".join(f'<td class="n">{_cell(by.get((protocol, spec)), name)}</td>' for spec in networks)
+            bare = "<br>".join(f"{escape(row)} {_number(v[name])}" for row, v in first.rows.items() if name in v)
+            told = f"{escape(protocol)}<br>{escape(name)}, {escape(metric.unit)}"
+            rows.append(f"<tr><td>{told}</td>{cells}<td><small>{bare}</small></td></tr>")
+    heads = "".join(f"<th>{escape(spec) if spec.startswith('random:') else 'InsLoc, this run'}</th>" for spec in networks)
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in story.differences)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(n for r in story.results for n in r.notes))
     return (
-        "<table><tr><th>protocol</th><th>network</th><th>metric</th><th>value [95 % interval]</th><th>n</th></tr>"
-        f"{''.join(rows)}</table><p>Trained minus random, paired over the test images:</p><ul>{said}</ul><ul>{notes}</ul>"
+        "<p><b>linear</b>: a linear classifier on the frozen pooled vector. <b>patches/linear</b>: which cell of a 3 x 3 grid "
+        "is this? A diagnostic only: zero padding tells a network where it is, so random weights can reach 100 %. "
+        "<b>patches/relocate</b>: where in this picture is this patch, seen anew? The localization figure to stand by. "
+        "Values with 95 % intervals over the test images.</p>"
+        f"<table><tr><th>protocol, metric</th>{heads}<th>without a network</th></tr>{''.join(rows)}</table>"
+        f"<p>Trained minus random, paired over the test images:</p><ul>{said}</ul><details><summary>Notes of the records"
+        f"</summary><ul>{notes}</ul></details>"
     )
+
+
+def _cell(result: Result | None, name: str) -> str:
+    if result is None or name not in result.metrics:
+        return ""
+    metric = result.metrics[name]
+    return f"{_number(metric.value)}<br><small>[{_number(metric.low)}, {_number(metric.high)}], n {metric.n:,}</small>"
 
 
 def _number(value: float) -> str:

@@ -115,9 +115,12 @@ class Extractor:
                 raise InslocError(f"{self.arch} has no map of stride {stride}; it has {sorted(index_of)}")
         order = sorted(set(strides), key=lambda s: index_of[s])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            final, maps = self.model.forward_intermediates(  # type: ignore[operator]
-                inputs, indices=[index_of[s] for s in order], stop_early=not pooled
-            )
+            if order:
+                final, maps = self.model.forward_intermediates(  # type: ignore[operator]
+                    inputs, indices=[index_of[s] for s in order], stop_early=not pooled
+                )
+            else:
+                final, maps = self.model.forward_features(inputs), []  # type: ignore[operator]
             vectors = self.model.forward_head(final, pre_logits=True) if pooled else None  # type: ignore[operator]
         return Forward(
             pooled=None if vectors is None else vectors.float(),

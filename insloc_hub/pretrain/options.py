@@ -8,7 +8,6 @@ from typing import Any
 from insloc_hub.errors import BadRun
 from insloc_hub.recipes import Recipe, at_batch, at_canvas, find_recipe
 
-
 FLAGS = {"learning_rate": "--lr", "bn_groups": "--bn-groups"}  # where the flag is not the field's name
 
 

@@ -119,7 +119,9 @@ def check_export(folder: Path, tensors: dict[str, torch.Tensor] | None = None) -
     wrong = [name for name in state.keys() | meant.keys() if name not in state or name not in meant]
     wrong += [name for name in state.keys() & meant.keys() if not torch.equal(state[name], meant[name])]
     if wrong:
-        raise BadRun(f"{folder}: timm reads {len(wrong)} tensors back otherwise than they were trained, e.g. {sorted(wrong)[0]}")
+        raise BadRun(
+            f"{folder}: timm reads {len(wrong)} tensors back otherwise than they were trained, e.g. {sorted(wrong)[0]}"
+        )
     return len(state)
 
 
