@@ -20,6 +20,8 @@ from insloc_hub.files import sha256_file
 from insloc_hub.models.spec import Spec, parse_spec
 from insloc_hub.models.zoo import card_folder
 
+MOST_REASON = 300  # characters of another library's message that are passed on
+
 
 def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
     """The model that `spec` names (see insloc_hub/models/spec.py), headless unless `num_classes` is given, in eval mode.
@@ -39,7 +41,7 @@ def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
     elif parsed.kind == "timm":
         model = _timm_pretrained(parsed, kwargs)
     elif parsed.kind == "hf-hub":
-        model = _from_timm(parsed.text, f"hf-hub:{parsed.name}", kwargs)
+        model = _from_hub(parsed, kwargs)
     else:
         folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
         check_folder(folder)
@@ -81,6 +83,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadSpec(f"{path}: not JSON ({error})") from None
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise BadSpec(f"{path}: names no architecture, so it is no model of timm's")
+    for key, kind, default in (("insloc", dict, {}), ("num_classes", int, 0)):
+        if not isinstance(config.get(key, default), kind):
+            raise BadSpec(f"{path}: its {key} is {config[key]!r}, which can't be; the file was edited by hand")
     return config
 
 
@@ -99,7 +104,7 @@ def check_folder(folder: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise BadSpec(f"{weights}: not a whole safetensors file ({error})") from None
     with torch.device("meta"):
-        model = new_timm_model(config["architecture"], num_classes=int(config.get("num_classes", 0)))
+        model = new_timm_model(config["architecture"], num_classes=config.get("num_classes", 0))
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
     wrong = sorted(name for name in wanted.keys() & shapes.keys() if wanted[name] != shapes[name])
@@ -125,6 +130,18 @@ def _timm_pretrained(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
     return _from_timm(spec.text, spec.name, kwargs)
 
 
+def _from_hub(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
+    """A repository's model, read with its own class count first: asked for another one, timm would not be strict."""
+    name = f"hf-hub:{spec.name}"
+    adapted = ("num_classes", "features_only", "out_indices")
+    model = _from_timm(spec.text, name, {key: value for key, value in kwargs.items() if key not in adapted})
+    if kwargs.get("features_only"):
+        return _from_timm(spec.text, name, kwargs)
+    if model.num_classes != kwargs["num_classes"]:
+        model.reset_classifier(kwargs["num_classes"])  # type: ignore[operator]
+    return model
+
+
 def _from_timm(text: str, name: str, kwargs: dict[str, Any]) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
@@ -134,7 +151,7 @@ def _from_timm(text: str, name: str, kwargs: dict[str, Any]) -> nn.Module:
         raise BadSpec(f"model {text!r}: {error}") from None
     # Wide on purpose: connection errors are different classes in the two huggingface_hub lines (compat.md 2).
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = " ".join(str(error).split())[:MOST_REASON] or type(error).__name__
         raise BadSpec(
             f"model {text!r}: its weights can't be had ({first}). Check the name and the network, "
             "set HF_HOME to a cache that holds them, or give a local folder"

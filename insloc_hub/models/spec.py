@@ -39,15 +39,17 @@ def parse_spec(text: str) -> Spec:
     >>> parse_spec("random:resnet18@3").seed
     3
     """
+    if not text.removeprefix("local-dir:"):
+        raise BadSpec(f"model {text!r} is none of: {GRAMMAR}")  # Path("") would be the current folder
     if text.startswith("random:"):
         return _random(text)
     if text.startswith(("hf-hub:", "hf_hub:")):
         return _hub(text)
     if text.startswith("local-dir:"):
         return Spec(text=text, kind="folder", name=str(export_folder(Path(text.removeprefix("local-dir:")))))
-    if ":" in text and not Path(text).exists():
+    if ":" in text and not os.path.exists(text):
         raise BadSpec(f"model {text!r}: unknown prefix {text.split(':')[0] + ':'!r}. There are {GRAMMAR}")
-    if os.sep in text or Path(text).exists() or text in (".", "..") or text.endswith(".safetensors"):
+    if os.sep in text or os.path.exists(text) or text in (".", "..") or text.endswith(".safetensors"):
         return Spec(text=text, kind="folder", name=str(export_folder(Path(text))))
     if not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_.-]+)?", text):
         raise BadSpec(f"model {text!r} is none of: {GRAMMAR}")
@@ -57,7 +59,7 @@ def parse_spec(text: str) -> Spec:
 def export_folder(path: Path) -> Path:
     """The exported folder meant by `path`: itself, its model/ (a run), or the folder of its weights. BadSpec: none."""
     path = path.expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists() raises for a name too long
         raise BadSpec(f"model {str(path)!r}: no such folder or file")
     if path.is_file():
         if path.name != "model.safetensors":
