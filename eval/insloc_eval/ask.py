@@ -1,0 +1,88 @@
+"""What a user asks of a run, checked before anything heavy is imported, and the command line that asks it again."""
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from insloc_eval.protocols import Protocol, find_protocols
+from insloc_hub.errors import BadData, InslocError
+from insloc_hub.files import check_writable
+from insloc_hub.models.spec import parse_spec
+
+PRECISIONS = ("fp32", "bf16")
+FEWEST_TEST = 2  # images: an interval needs a variance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """One run: which models, judged by what, on which images."""
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    data: Path
+    out: Path
+    device: str = "auto"
+    precision: str = "fp32"
+    seed: int = 0
+    train_limit: int | None = None
+    test_limit: int | None = None
+    cache: Path | None = None
+
+    def protocols(self) -> list[Protocol]:
+        """The protocols that `tasks` mean. UnknownName."""
+        return find_protocols(list(self.tasks))
+
+    def check(self) -> None:
+        """Refuse what can't work, in words, before hours go into it. InslocError."""
+        for option, values in (("--model", self.models), ("--task", self.tasks)):
+            if not values:
+                raise InslocError(f"nothing to judge: give at least one {option}")
+        self.protocols()
+        if self.precision not in PRECISIONS:
+            raise InslocError(f"unknown precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
+        if self.seed < 0:
+            raise InslocError(f"--seed {self.seed}: must not be negative")
+        for option, limit in (("--train-limit", self.train_limit), ("--test-limit", self.test_limit)):
+            if limit is not None and limit < FEWEST_TEST:
+                raise InslocError(f"{option} {limit}: must be at least {FEWEST_TEST}")
+        for spec in self.models:
+            parse_spec(spec)
+        check_data(self.data)
+        check_writable(self.out)
+
+    def command(self) -> str:
+        """The command line that asks the same, without the folders of this machine."""
+        words = ["insloc-eval", "run"]
+        words += [word for spec in self.models for word in ("--model", shown(spec))]
+        words += [word for task in self.tasks for word in ("--task", task)]
+        words += ["--data", shown(str(self.data)), "--out", shown(str(self.out)), "--seed", str(self.seed)]
+        words += ["--precision", self.precision] if self.precision != "fp32" else []
+        for option, limit in (("--train-limit", self.train_limit), ("--test-limit", self.test_limit)):
+            words += [] if limit is None else [option, str(limit)]
+        return shlex.join(words)
+
+
+def check_data(data: Path) -> None:
+    """BadData: no such place, or half a pair of folders."""
+    if not data.exists():
+        raise BadData(data, "no such folder. --data takes a folder with train/ and val/, with class folders, or of images")
+    halves = [name for name in ("train", "val") if (data / name).is_dir()]
+    if len(halves) == 1:
+        missing = "val" if halves == ["train"] else "train"
+        raise BadData(data, f"has {halves[0]}/ but no {missing}/. Add it, or give {data / halves[0]} to have it cut 80/20")
+
+
+def shown(name: str) -> str:
+    """A model or folder as records name it: a path of this machine keeps its last two parts, all else stays.
+
+    >>> shown("/data/runs/first/model"), shown("random:resnet18"), shown("runs/first")
+    ('first/model', 'random:resnet18', 'runs/first')
+    """
+    prefix, path = ("local-dir:", name.removeprefix("local-dir:")) if name.startswith("local-dir:") else ("", name)
+    if not os.path.isabs(path) and not path.startswith("~"):
+        return name
+    place = Path(path)
+    here = Path.cwd()
+    inside = place.is_relative_to(here) and place != here
+    return prefix + (place.relative_to(here).as_posix() if inside else "/".join(place.parts[-2:]))

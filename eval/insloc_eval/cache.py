@@ -1,0 +1,91 @@
+"""Frozen features on disk, by what they depend on: weights, feature spec, data (contracts.md 7).
+
+FOLDER/<key>/features.safetensors with keys.json beside it. The JSON is written last and holds the digest of the other
+file, so that half a pair, a cut file or a changed byte is noticed, said, and computed again. A cache that can't be
+written costs time, never a run.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from insloc_eval.features import FeatureSpec, FeatureTable, extract
+from insloc_hub.data.decode import read
+from insloc_hub.data.folder import ImageSet, Sample
+from insloc_hub.errors import BadImage, CannotWrite
+from insloc_hub.files import digest, home, sha256_file, write_json, write_whole
+from insloc_hub.models.extractor import Extractor
+from insloc_hub.progress import say
+
+SCHEMA = 1
+
+
+def default_folder() -> Path:
+    """Where features are kept unless --cache says otherwise."""
+    return home() / "features"
+
+
+def cached(extractor: Extractor, images: ImageSet, spec: FeatureSpec, folder: Path, label: str) -> FeatureTable:
+    """The features of `images`, read from `folder` or computed and kept there."""
+    key = cache_key(extractor.sha256, spec, images.fingerprint())
+    return read_or(folder / key, spec, lambda: extract(extractor, images.samples, spec, label), images.samples)
+
+
+def cache_key(weights_sha256: str, spec: FeatureSpec, fingerprint: str) -> str:
+    """Name of the folder that holds these features."""
+    return digest([SCHEMA, weights_sha256, spec.hash, fingerprint])[:32]
+
+
+def read_or(place: Path, spec: FeatureSpec, compute: Callable[[], FeatureTable], samples: Sequence[Sample]) -> FeatureTable:
+    """What `place` holds, else what `compute` gives, which is then kept there."""
+    known = {sample.key for sample in samples}
+    try:
+        table = _read(place)
+        if {*table.keys, *table.skipped} != known:
+            raise ValueError("its keys are not those of the images")
+        if not _readable_now(samples, table):
+            return table
+        say(f"images that could not be read before can be read now; computing {place} again")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        say(f"cached features {place} are damaged ({error}); computing them again")
+    table = compute()
+    try:
+        _write(place, table, spec)
+    except (CannotWrite, SafetensorError) as error:
+        say(f"features are not cached: {error}")
+    return table
+
+
+def _readable_now(samples: Sequence[Sample], table: FeatureTable) -> bool:
+    """Whether an image that was skipped has been mended: a permission leaves no trace in the fingerprint."""
+    for sample in samples:
+        if sample.key in table.skipped:
+            with contextlib.suppress(BadImage):
+                read(sample.path)
+                return True
+    return False
+
+
+def _read(place: Path) -> FeatureTable:
+    facts = json.loads((place / "keys.json").read_text(encoding="utf-8"))
+    weights = place / "features.safetensors"
+    if sha256_file(weights) != facts["sha256"]:
+        raise ValueError("the digest of features.safetensors is another one")
+    values = load_file(weights)["features"]
+    if len(values) != len(facts["keys"]):
+        raise ValueError(f"{len(values)} rows for {len(facts['keys'])} keys")
+    return FeatureTable(keys=tuple(facts["keys"]), values=values, skipped=dict(facts["skipped"]))
+
+
+def _write(place: Path, table: FeatureTable, spec: FeatureSpec) -> None:
+    weights = place / "features.safetensors"
+    write_whole(weights, lambda part: save_file({"features": table.values.contiguous()}, part))
+    facts = {"spec": asdict(spec), "keys": table.keys, "skipped": table.skipped, "sha256": sha256_file(weights)}
+    write_json(place / "keys.json", facts)

@@ -1,0 +1,181 @@
+"""`insloc-eval`: one function per command. Signatures and sentences only; everything heavy is imported inside."""
+
+import contextlib
+import functools
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from insloc_hub.errors import InslocError
+
+Many = tyro.conf.UseAppendAction[list[str]]
+
+
+def run(
+    *,
+    model: Many,
+    task: Many,
+    data: Path,
+    out: Path,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    seed: int = 0,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Judge frozen models, with randomly initialised ones beside, and print the table.
+
+    Ctrl-C keeps what is finished; the same command goes on.
+
+    Examples:
+      insloc-eval run --model runs/first --task linear --task patches --data photos --out results
+      insloc-eval run --model random:resnet18 --model resnet18.a1_in1k --task patches/relocate --data photos --out results
+
+    Args:
+        model: A model: random:ARCH, ARCH.tag of timm, hf-hub:ORG/NAME, a card, or a folder. Repeat it for more.
+        task: A family (linear, patches) or family/name[@version]; insloc-eval ls lists them. Repeat it for more.
+        data: Folder with train/ and val/, or of class folders, or (patches only) of images; the latter are cut 80/20.
+        out: Folder of records, made if needed.
+        device: auto, cpu, cuda or cuda:N.
+        precision: fp32, or bf16 by autocast; records of the two are not compared.
+        seed: Of the draws of patches/relocate.
+        train_limit: At most this many training images, even over the classes.
+        test_limit: At most this many test images, even over the classes.
+        cache: Folder of computed features.
+    """
+    from insloc_eval.report.markdown import markdown
+    from insloc_eval.run import evaluate
+
+    options: dict[str, Any] = {"train_limit": train_limit, "test_limit": test_limit, "cache": cache, "seed": seed}
+    print("\n" + markdown(evaluate(model, task, data, out, device=device, precision=precision, **options)))
+
+
+def compare(
+    results: Annotated[Path, tyro.conf.Positional],
+    first: Annotated[str, tyro.conf.Positional],
+    second: Annotated[str, tyro.conf.Positional],
+) -> None:
+    """Differences of two models on the same images, with intervals.
+
+    Examples:
+      insloc-eval compare results runs/first random:resnet18
+      insloc-eval compare results 3f2a81c0 77b1de42
+
+    Args:
+        results: Folder of records.
+        first: Model as the report names it, or the start of a record's id.
+        second: Model or record that is subtracted.
+    """
+    from insloc_eval.ask import shown
+    from insloc_eval.compare import compare_models, sentences
+
+    for comparison in compare_models(results, shown(first), shown(second)):
+        print("\n".join(sentences(comparison)))
+
+
+def report(results: Annotated[Path, tyro.conf.Positional], *, out: Path | None = None) -> None:
+    """Print the tables of a folder of records.
+
+    Example: insloc-eval report results --out results.md
+
+    Args:
+        results: Folder of records.
+        out: Also write them, as .md or .csv.
+    """
+    from insloc_eval.report import format_of, write_report
+    from insloc_eval.report.markdown import markdown
+    from insloc_eval.store import browse
+
+    if out is not None:
+        format_of(out)
+    shelf = browse(results)
+    print(markdown(shelf.results), end="")
+    for problem in shelf.problems:
+        print(f"insloc-eval: left out: {problem}", file=sys.stderr)
+    if out is not None:
+        write_report(shelf.results, out)
+        print(f"wrote {out}", file=sys.stderr)
+
+
+def ls(results: Annotated[Path | None, tyro.conf.Positional] = None) -> None:
+    """List the tasks, or the records of a folder.
+
+    Examples:
+      insloc-eval ls
+      insloc-eval ls results
+
+    Args:
+        results: Folder of records.
+    """
+    from insloc_eval.report.lists import record_list, task_list
+    from insloc_eval.store import browse
+
+    print(task_list() if results is None else record_list(browse(results)))
+
+
+def show(record: Annotated[Path, tyro.conf.Positional]) -> None:
+    """Print one record, checked against its outcomes.
+
+    Example: insloc-eval show results/linear/3f2a81c077b1de42.json
+
+    Args:
+        record: A JSON file of a folder of records.
+    """
+    import json
+
+    from insloc_eval.store import load
+
+    print(json.dumps(load(record).result.as_dict(), indent=2, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run one command; an error of the user's input is a sentence and exit code 2."""
+    try:
+        parse({"run": run, "compare": compare, "report": report, "ls": ls, "show": show})()
+    except InslocError as error:
+        print(f"insloc-eval: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("insloc-eval: stopped; finished records are kept. The same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
+    """The command that the command line asks for, ready to be called; wrong arguments are one line and exit code 2."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            later = {name: _later(command) for name, command in commands.items()}
+            about = "Judge frozen backbones: linear read-out and patch localization, with intervals and random rows."
+            chosen: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(later, prog="insloc-eval", description=about)
+    except SystemExit as stop:
+        if stop.code:
+            print(f"insloc-eval: {_one_line(errors.getvalue())}", file=sys.stderr)
+        raise
+    return chosen
+
+
+def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The command with the same signature, put off: errors in its arguments are told from errors in its work."""
+
+    @functools.wraps(command)
+    def put_off(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(command, *args, **kwargs)
+
+    return put_off
+
+
+def _one_line(box: str) -> str:
+    """The text of tyro's framed message."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│") and "───" not in line]
+    return re.sub(r"\s+", " ", " ".join(lines)) or " ".join(box.split())
+
+
+if __name__ == "__main__":
+    main()

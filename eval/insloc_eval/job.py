@@ -1,0 +1,87 @@
+"""One job: a model, a protocol, a data split and a seed. It knows its record's id before anything is computed."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from insloc_eval.protocols import Protocol
+from insloc_eval.sets import Split
+from insloc_eval.stats import ONE_SEED
+from insloc_hub.models.extractor import Extractor
+from insloc_hub.records import DataFacts, Metric, ModelFacts, Result, environment, record_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What a task's `run` is given."""
+
+    extractor: Extractor
+    protocol: Protocol
+    split: Split
+    data: DataFacts
+    seed: int
+    cache: Path
+    """Folder of features."""
+    shown: str
+    """The model's name in records."""
+    command: str = ""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def model(self) -> ModelFacts:
+        """For the record."""
+        return ModelFacts(spec=self.shown, arch=self.extractor.arch, sha256=self.extractor.sha256)
+
+    @property
+    def input_px(self) -> int:
+        """Side of the network input on these images."""
+        return self.protocol.input_px(self.split.median_short_px)
+
+    @property
+    def id(self) -> str:
+        """The id that the result will have."""
+        return record_id(
+            task=self.protocol.family,
+            protocol=self.protocol.title,
+            protocol_hash=self.protocol.hash(self.extractor.precision),
+            model=self.model,
+            data=self.data,
+            pretrain_seed=None,
+            eval_seed=self.seed,
+        )
+
+    def result(
+        self,
+        metrics: dict[str, Metric],
+        rows: dict[str, dict[str, float]],
+        counts: dict[str, int],
+        notes: tuple[str, ...],
+    ) -> Result:
+        """The record of what this job found."""
+        return Result(
+            task=self.protocol.family,
+            protocol=self.protocol.title,
+            protocol_hash=self.protocol.hash(self.extractor.precision),
+            model=self.model,
+            data=self.data,
+            pretrain_seed=None,
+            eval_seed=self.seed,
+            metrics=metrics,
+            rows=rows,
+            counts={"input_px": self.input_px, **self.split.counts, **counts},
+            notes=(*self.split.notes, *notes, ONE_SEED),
+            env={**environment(), "device": self.extractor.device.type, "precision": self.extractor.precision},
+            command=self.command,
+            duration_s=round(time.monotonic() - self.started, 3),
+        )
+
+
+def data_facts(split: Split, protocol: Protocol) -> DataFacts:
+    """The data of a record. Where nothing is fitted the training images are no part of it."""
+    half = "train and test" if protocol.needs_training else "test"
+    return DataFacts(
+        name=split.name,
+        split=f"{half} of {split.how}",
+        fingerprint=split.fingerprint(protocol.needs_training),
+        n=len(split.test),
+    )

@@ -1,0 +1,27 @@
+"""Short lists for a terminal: what can be asked, and what a folder of records holds."""
+
+from insloc_eval.protocols import PROTOCOLS
+from insloc_eval.report.markdown import cell
+from insloc_eval.store import Shelf
+
+
+def task_list() -> str:
+    """Every protocol, by family, with what it asks for."""
+    lines = []
+    for protocol in sorted(PROTOCOLS, key=lambda p: p.title):
+        needs = "class folders" if protocol.needs_labels else "any images"
+        lines.append(f"{protocol.title:22} {protocol.about} ({needs}; hash {protocol.hash()[:8]})")
+    families = ", ".join(sorted({protocol.family for protocol in PROTOCOLS}))
+    return "\n".join([*lines, f"--task takes one of these, without @version the newest, or a family: {families}"])
+
+
+def record_list(shelf: Shelf) -> str:
+    """One line a record with its primary number, then what can't be used."""
+    primary = {protocol.title: protocol.primary for protocol in PROTOCOLS}
+    lines = []
+    for result in sorted(shelf.results, key=lambda r: (r.protocol, r.model.spec, r.id)):
+        name = primary.get(result.protocol) or next(iter(result.metrics))
+        number = cell(result.metrics[name])
+        lines.append(f"{result.id}  {result.protocol:22} {result.data.name:12} {name} {number}  {result.model.spec}")
+    lines += [f"unusable: {problem}" for problem in shelf.problems]
+    return "\n".join(lines) or "no records"

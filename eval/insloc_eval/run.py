@@ -1,0 +1,158 @@
+"""Models x tasks: load, compute random-initialisation rows beside, judge, keep. `evaluate` is what the CLI and the demo call.
+
+A record's id is known before anything is computed, so a finished job is never done twice and an interrupted run goes on
+where it stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from insloc_eval.ask import Ask, shown
+from insloc_eval.protocols import Protocol
+from insloc_eval.store import Judged, load, record_path, save
+from insloc_hub.errors import BadData
+from insloc_hub.progress import say
+from insloc_hub.records import Result
+
+if TYPE_CHECKING:
+    from insloc_eval.job import Job
+    from insloc_eval.sets import Split
+    from insloc_hub.models.extractor import Extractor
+
+FLOOR_SEED = 0
+
+
+def evaluate(
+    models: list[str],
+    tasks: list[str],
+    data: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    seed: int = 0,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    cache: Path | None = None,
+) -> list[Result]:
+    """Judge `models` by `tasks` on the images of `data`, keep the records in `out` and return them.
+
+    Two randomly initialised networks of each architecture (timm's initialisation and ordinary norms) are judged beside,
+    first. Finished records of `out` are read, not computed again. `data`: see contracts.md 9. InslocError.
+    """
+    ask = Ask(
+        models=tuple(models),
+        tasks=tuple(tasks),
+        data=data,
+        out=out,
+        device=device,
+        precision=precision,
+        seed=seed,
+        train_limit=train_limit,
+        test_limit=test_limit,
+        cache=cache,
+    )
+    ask.check()
+    splits = _splits(ask)
+    floors: dict[str, list[Result]] = {}
+    results: dict[str, Result] = {}
+    for spec in dict.fromkeys(models):
+        extractor = _load(spec, ask)
+        if extractor.arch not in floors:
+            floors[extractor.arch] = [
+                _judge(job, out, [])
+                for name, random in _floor_models(extractor.arch, ask)
+                for job in _jobs(name, random, ask, splits)
+            ]
+            results |= {result.id: result for result in floors[extractor.arch]}
+        for job in _jobs(shown(spec), extractor, ask, splits):
+            if job.id not in results:
+                results[job.id] = _judge(job, out, floors[extractor.arch])
+    return list(results.values())
+
+
+def floor_note(result: Result, protocol: Protocol, floors: list[Result]) -> tuple[str, ...]:
+    """A warning where a model is hardly above, or below, a random network of its architecture."""
+    if protocol.floor_points is None:
+        return ()
+    values = [f.metrics[protocol.primary].value for f in floors if f.protocol == result.protocol]
+    mine = result.metrics[protocol.primary].value
+    if not values or mine > max(values) + protocol.floor_points:
+        return ()
+    points = 100 * protocol.floor_points
+    return (
+        f"WARNING: {protocol.primary} {mine:.3f} is less than {points:g} points above {max(values):.3f}, what random weights "
+        f"of {result.model.arch} reach: it shows nothing that the training did",
+    )
+
+
+def _splits(ask: Ask) -> dict[bool, "Split"]:
+    """The data halves that the protocols need: with labels, without, or both."""
+    from insloc_eval.sets import load_split
+
+    splits = {}
+    for labels in sorted({protocol.needs_labels for protocol in ask.protocols()}):
+        splits[labels] = load_split(ask.data, labels=labels, train_limit=ask.train_limit, test_limit=ask.test_limit)
+    split = next(iter(splits.values()))
+    say(f"{split.name}: {len(split.train)} training and {len(split.test)} test images ({split.how})")
+    return splits
+
+
+def _load(spec: str, ask: Ask) -> "Extractor":
+    from insloc_hub.models.extractor import load as load_extractor
+
+    return load_extractor(spec, ask.device, ask.precision)
+
+
+def _floor_models(arch: str, ask: Ask) -> Iterator[tuple[str, "Extractor"]]:
+    """The random networks of an architecture: timm's initialisation, and ordinary norms where that is another one."""
+    from insloc_hub.encoders.backbone import build_trunk
+    from insloc_hub.models.extractor import Extractor
+
+    first = _load(f"random:{arch}@{FLOOR_SEED}", ask)
+    yield f"random:{arch}", first
+    second = Extractor(build_trunk(arch, FLOOR_SEED), f"random:{arch}", first.device, ask.precision)
+    if second.sha256 != first.sha256:
+        yield f"random:{arch} (ordinary norms)", second
+
+
+def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split"]) -> Iterator["Job"]:
+    """One job for each protocol; made when its turn comes, since it looks at the clock."""
+    from insloc_eval.cache import default_folder
+    from insloc_eval.job import Job, data_facts
+
+    for protocol in ask.protocols():
+        split = splits[protocol.needs_labels]
+        yield Job(
+            extractor=extractor,
+            protocol=protocol,
+            split=split,
+            data=data_facts(split, protocol),
+            seed=ask.seed,
+            cache=ask.cache or default_folder(),
+            shown=name,
+            command=ask.command(),
+        )
+
+
+def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
+    """The stored record of a job, or a new one."""
+    from insloc_eval.tasks import TASKS
+
+    path = record_path(out, job.protocol.family, job.id)
+    if path.exists():
+        try:
+            kept = load(path).result
+        except BadData as error:
+            say(f"a stored record is unusable and is computed again: {error}")
+        else:
+            say(f"{job.protocol.title} of {job.shown}: kept, {path}")
+            return kept
+    judged = TASKS[f"{job.protocol.family}/{job.protocol.name}"](job)
+    result = judged.result
+    result = replace(result, notes=(*floor_note(result, job.protocol, floors), *result.notes))
+    save(out, Judged(result=result, outcomes=judged.outcomes))
+    say(f"{job.protocol.title} of {job.shown}: {result.duration_s:.1f} s, {path}")
+    return result
