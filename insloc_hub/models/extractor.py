@@ -79,13 +79,13 @@ class Extractor:
 
         `boxes`: per image, rows of x1, y1, x2, y2 in pixels of the upright original. `outputs`: some of pooled, map,
         regions; by default pooled, and regions if boxes are given. `transform`: eval, whole or whole:N; by default eval
-        for pooled alone, else whole (pooled vectors of the two differ). BadBox, BadImage, InslocError.
+        for pooled alone, else whole (pooled vectors of the two differ). BadBox, BadImage (both say which), InslocError.
         """
         wanted = tuple(outputs) if outputs is not None else (("pooled",) if boxes is None else ("pooled", "regions"))
         check_outputs(wanted, boxes is not None)
         name = transform or default_transform(wanted)
         at = stride or self.default_stride
-        pixels = [to_pixels(image) for image in images]
+        pixels = [_numbered_pixels(number, image) for number, image in enumerate(images)]
         prepared = [self.prepare(image, self.transform(name)) for image in pixels]
         rows = None
         if "regions" in wanted:
@@ -212,6 +212,13 @@ def to_pixels(image: Any, limits: ImageLimits = TRUSTED) -> UInt8[Tensor, "3 h w
     if isinstance(image, Image.Image):
         return from_pil(image)
     raise BadImage("unsupported_image", f"an image is a path, bytes, a PIL image or a uint8 tensor, not {type(image).__name__}")
+
+
+def _numbered_pixels(number: int, image: Any) -> UInt8[Tensor, "3 h w"]:
+    try:
+        return to_pixels(image)
+    except BadImage as error:
+        raise BadImage(error.code, f"image {number}: {error}") from None
 
 
 def check_outputs(outputs: Sequence[str], has_boxes: bool) -> None:
