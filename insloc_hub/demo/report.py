@@ -65,9 +65,9 @@ def page(story: Story) -> str:
         ),
         _section(
             "Pretraining",
-            f"<p>{escape(story.arch)}, InsLoc-C4 (as inferred), {story.steps:,} steps, {story.images_seen:,} pairs of composites. "
-            "The dashed line is what a network pays that recognises nothing. The loss rises at first, while the queue fills "
-            f"with real keys in place of random ones.</p>{story.curve}",
+            f"<p>{escape(story.arch)}, InsLoc-C4 (as inferred), {story.steps:,} steps, {story.images_seen:,} pairs of "
+            "composites. The dashed line is what a network pays that recognises nothing. The loss rises at first, while the "
+            f"queue fills with real keys in place of random ones.</p>{story.curve}",
         ),
         _section(
             "Export",

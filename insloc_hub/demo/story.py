@@ -35,8 +35,8 @@ VERSION = 1  # of the demo's settings: raise it when an older folder can't be go
 STAMP = "demo.json"
 ARCH = "resnet10t"  # the smallest ResNet of timm: what two CPU cores can train in a minute
 CANVAS = 96
-FULL = {"train_per_class": 100, "val_per_class": 40, "steps": 320}
-FAST = {"train_per_class": 12, "val_per_class": 6, "steps": 12}
+FULL = {"train_per_class": 100, "val_per_class": 25, "steps": 240, "judged_on": 600}
+FAST = {"train_per_class": 12, "val_per_class": 6, "steps": 12, "judged_on": 144}
 RANDOM = f"random:{ARCH}"
 PRIMARY = {"linear/logistic@1": "top1", "patches/linear@1": "top1", "patches/relocate@1": "acc50"}
 
@@ -57,7 +57,7 @@ def tell(out: Path, *, seed: int, fast: bool) -> Path:
     model = export_run(out / "run")
     tensors = check_export(model)
     say(f"4/6  evaluate beside two random initialisations -> {out / 'results'}")
-    results, differences = _evaluate(out, model)
+    results, differences = _evaluate(out, model, settings["judged_on"])
     say("5/6  serve pooled and per-box features")
     served = ask_server(model, out / "world", facts)
     say("6/6  report")
@@ -139,7 +139,7 @@ def _pretrain(out: Path, seed: int, steps: int) -> tuple[Recipe, float | None]:
     return recipe, None if resumed else time.monotonic() - started
 
 
-def _evaluate(out: Path, model: Path) -> tuple[list[Result], tuple[str, ...]]:
+def _evaluate(out: Path, model: Path, train_limit: int) -> tuple[list[Result], tuple[str, ...]]:
     """All records, and a sentence for each protocol: trained minus each random initialisation."""
     results = evaluate(
         [str(model)], ["linear", "patches"], out / "world", out / "results", device="cpu", cache=out / "features"

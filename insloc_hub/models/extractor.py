@@ -115,12 +115,18 @@ class Extractor:
                 raise InslocError(f"{self.arch} has no map of stride {stride}; it has {sorted(index_of)}")
         order = sorted(set(strides), key=lambda s: index_of[s])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            if order:
+            final, maps = None, []
+            if order and pooled:
                 final, maps = self.model.forward_intermediates(  # type: ignore[operator]
-                    inputs, indices=[index_of[s] for s in order], stop_early=not pooled
+                    inputs, indices=[index_of[s] for s in order]
+                )
+            elif order:
+                # Some families (MobileNetV3) stop early only where nothing but the maps is asked.
+                maps = self.model.forward_intermediates(  # type: ignore[operator]
+                    inputs, indices=[index_of[s] for s in order], stop_early=True, intermediates_only=True
                 )
             else:
-                final, maps = self.model.forward_features(inputs), []  # type: ignore[operator]
+                final = self.model.forward_features(inputs)  # type: ignore[operator]
             vectors = self.model.forward_head(final, pre_logits=True) if pooled else None  # type: ignore[operator]
         return Forward(
             pooled=None if vectors is None else vectors.float(),
