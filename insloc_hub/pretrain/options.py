@@ -1,6 +1,7 @@
 """Command-line choices -> a checked recipe and run options. Torch-free, so that a wrong choice is refused at once."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ class RunOptions:
     cache_gib: float = 4.0
     """Decoded pixels kept in memory."""
     command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise BadRun(f"steps {self.steps} must be positive")
+        if not 0 <= self.cache_gib < math.inf:
+            raise BadRun(f"cache-gib {self.cache_gib} must be a number of GiB from 0")
 
 
 def resolve_recipe(name: str, *, batch: int | None, canvas: int | None, changes: dict[str, Any]) -> Recipe:

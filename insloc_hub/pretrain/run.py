@@ -61,6 +61,11 @@ def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], b
     else:
         restore_state(state, content, pixels.images.fingerprint())
         total = int(read_run(run)["total_steps"]) if options.steps is None else options.steps
+        most = recipe.epochs * steps_per_epoch(len(pixels), recipe.batch)
+        if total > most:  # beyond its end the cosine rises again
+            raise BadRun(
+                f"this run's learning rate ends at {most} steps, so it can't go on to {total}; start a longer run anew"
+            )
         say(f"resuming {run} at step {state.step} of {total}")
     return train(state, pixels, run, total, stop)
 
