@@ -55,8 +55,8 @@ def photos(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def finished_run(photos: Path, tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="package")
+def finished_run(photos: Path, tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A resnet18 run of 2 steps with its RUN/model; copy it before changing it."""
     from insloc_hub.pretrain.options import RunOptions
     from insloc_hub.pretrain.run import pretrain
