@@ -36,7 +36,8 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
         app.state.pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="insloc-decode")
         engine.start()
         try:
-            await asyncio.wait([asyncio.wrap_future(engine.warm)])  # ready or not, /readyz says it from here on
+            # Passed or not: /readyz says it from here on.
+            await asyncio.gather(asyncio.wrap_future(engine.warm), return_exceptions=True)
             yield
         finally:
             await asyncio.to_thread(engine.close)

@@ -32,6 +32,7 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with until_stopped(), listening(settings) as listener:
+        logging.getLogger(__name__).info("loading %s", settings.model)
         from insloc_server.serve import serve as start
 
         start(settings, listener)

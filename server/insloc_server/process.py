@@ -11,8 +11,8 @@ from insloc_hub.errors import InslocError
 from insloc_server.settings import PREFIX, Settings
 
 
-class Stopped(Exception):
-    """A signal asked the process to end."""
+class Stopped(BaseException):
+    """A signal asked the process to end. No Exception: what catches those while a model loads must not catch this."""
 
 
 @contextmanager

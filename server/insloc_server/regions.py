@@ -68,7 +68,7 @@ def place_boxes(
     inside = inputs.clamp(min=0).minimum(inputs.new_tensor([w, h, w, h]))
     empty = (inside[:, 0] >= inside[:, 2]) | (inside[:, 1] >= inside[:, 3])
     if empty.any():
-        text = "is too thin to compute with, or lies where the transform cuts the image off (`whole` cuts nothing off)"
+        text = "lies where the transform cuts the image off (`whole` cuts nothing off)"
         raise bad_box(int(empty.nonzero()[0]), image, text)
     return Regions(upright=upright, inputs=inputs, clipped=tuple(clipped.tolist()))
 
@@ -95,4 +95,4 @@ def _float(value: int | float) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf

@@ -5,7 +5,7 @@ The defaults and their reasons are serving.md, section 6.6. The only module that
 
 import ipaddress
 import os
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     drain_timeout_s: int = Field(25, ge=0, description="At the end, time for requests in work to finish.")
 
     @model_validator(mode="after")
-    def _check_host(self) -> Self:
+    def _check_host(self) -> "Settings":
         if not self.allow_remote and not is_loopback(self.host):
             raise ValueError(f"host {self.host} can be reached by others and there is no password yet; mean it: --allow-remote")
         return self

@@ -1,0 +1,91 @@
+"""The command: help and refusals without torch, one line and exit code 2."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from insloc_server.settings import Settings
+
+SCRIPT = """
+import sys
+sys.argv = ["insloc-server", *{words!r}]
+from insloc_server.cli import main
+code = 0
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code or 0
+print("torch" in sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run(*words, **environment):
+    import os
+
+    env = {**os.environ, "COLUMNS": "100", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(words=words)], capture_output=True, text=True, env=env, timeout=60
+    )
+    *lines, torch = done.stderr.splitlines()
+    return done.returncode, done.stdout, lines, torch == "True"
+
+
+def test_help_names_every_setting_and_shows_examples_without_torch():
+    code, out, _, torch = run("--help")
+    assert code == 0 and not torch
+    assert set(re.findall(r"--[a-z][a-z-]*", out)) >= {"--" + name.replace("_", "-") for name in Settings.model_fields}
+    assert "insloc-server --model runs/first" in out and "INSLOC_SERVER_" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--model", "a", "--port", "99999"], "--port 99999"),
+        (["--model", "a", "--host", "0.0.0.0"], "--allow-remote"),
+        (["--model", "a", "--max-aspect", "nan"], "--max-aspect nan"),
+        (["--model", "no/such/folder"], "no such folder or file"),
+        (["--model", "gs:bucket"], "unknown prefix 'gs:'"),
+        (["--model", "random:"], "random:ARCH"),
+    ],
+)
+def test_a_bad_argument_is_refused_in_one_line_without_torch(words, reason):
+    code, out, lines, torch = run(*words)
+    assert (code, out, len(lines), torch) == (2, "", 1, False)
+    assert lines[0].startswith("insloc-server: ") and reason in lines[0]
+
+
+@pytest.mark.parametrize("words", [[], ["--modle", "a"], ["--model", "a", "--port", "x"], ["serf", "--model", "a"]])
+def test_a_wrong_option_is_refused_without_torch(words):
+    code, out, lines, torch = run(*words)
+    assert (code, out, torch) == (2, "", False) and len(lines) > 1
+
+
+def test_a_misspelt_variable_is_refused():
+    code, _, lines, torch = run("--model", "a", INSLOC_SERVER_PROT="1")
+    assert (code, len(lines), torch) == (2, 1, False) and "INSLOC_SERVER_PORT" in lines[0]
+
+
+def test_a_taken_port_is_refused_before_torch_is_imported():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, _, lines, torch = run("--model", "random:resnet18", "--port", port)
+    assert (code, len(lines), torch) == (2, 1, False)
+    assert f"port {port}: another program has it" in lines[0]
+
+
+def test_an_unknown_model_is_a_sentence_with_the_nearest():
+    code, out, lines, _ = run("serve", "--model", "random:resnet19", "--port", "0")
+    assert (code, out, len(lines)) == (2, "", 2) and "loading" in lines[0]
+    assert lines[1].startswith("insloc-server: ") and "'resnet19'" in lines[1] and "'resnet18'" in lines[1]
+
+
+def test_schema_prints_what_the_server_publishes(client):
+    code, out, lines, _ = run("schema")
+    assert (code, lines) == (0, [])
+    assert json.loads(out) == client.get("/openapi.json").json()

@@ -1,0 +1,214 @@
+"""A real server: over sockets, with clients that misbehave, and gone without a trace afterwards."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from urllib.parse import urlsplit
+
+import pytest
+
+from insloc_hub.errors import InslocError
+from insloc_server.process import listening
+from insloc_server.serve import running
+
+
+@pytest.fixture
+def url(extractor, make_settings):
+    with running(make_settings(max_body_bytes=200_000, body_timeout_s=0.6), extractor) as url:
+        yield url
+
+
+def ask(url, image, **query):
+    request = urllib.request.Request(f"{url}/v1/features", data=image, headers={"content-type": "image/png"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+def send(url, data, wait=10.0):
+    """Status, headers and body of the answer to raw bytes, and whether the server closed the connection."""
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname, place.port), timeout=wait) as connection:
+        connection.sendall(data)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, response.headers, response.read()
+
+
+def test_a_server_in_this_process_answers_and_leaves_nothing(extractor, make_settings, png):
+    before = set(threading.enumerate())
+    with running(make_settings(), extractor) as url:
+        place = urlsplit(url)
+        with urllib.request.urlopen(f"{url}/readyz") as response:
+            assert response.status == 200
+        wanted = extractor([png]).pooled[0]
+        got = ask(url, png)["images"][0]["pooled"]
+        assert max(abs(a - float(b)) for a, b in zip(got, wanted, strict=True)) < 1e-5
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((place.hostname, place.port), timeout=5)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_server_is_gone_also_when_the_block_fails(extractor, make_settings):
+    before = set(threading.enumerate())
+    with pytest.raises(ZeroDivisionError), running(make_settings(), extractor) as url:
+        raise ZeroDivisionError
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"{url}/livez", timeout=5)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_model_that_can_t_run_is_an_error_at_the_start(make_settings):
+    from insloc_hub import load
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no kernel")
+
+    extractor = load("random:resnet18@1", "cpu")
+    extractor.model.layer4.register_forward_pre_hook(fail)
+    before = set(threading.enumerate())
+    with pytest.raises(InslocError, match="does not run"), running(make_settings(), extractor):
+        pass
+    assert set(threading.enumerate()) == before
+
+
+def test_a_taken_port_is_an_error_that_says_so(extractor, make_settings, url):
+    port = urlsplit(url).port
+    with pytest.raises(InslocError, match=f"port {port}: another program has it"), running(make_settings(port=port), extractor):
+        pass
+    assert urllib.request.urlopen(f"{url}/livez").status == 200
+
+
+def test_an_address_that_is_not_ours_is_an_error(make_settings):
+    settings = make_settings(host="192.0.2.1", allow_remote=True)  # for documentation only: nobody has it
+    with pytest.raises(InslocError, match=r"can't listen on 192\.0\.2\.1"), listening(settings):
+        pass
+
+
+def test_a_length_over_the_limit_is_refused_before_anything_is_sent(url):
+    head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 300000000\r\n\r\n"
+    start = time.monotonic()
+    status, headers, body = send(url, head)
+    assert (status, json.loads(body)["code"], headers["connection"]) == (413, "body_too_large", "close")
+    assert time.monotonic() - start < 0.5
+
+
+def test_a_chunked_body_is_refused_once_it_has_passed_the_limit(url, png):
+    head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"%x\r\n" % 50_000 + bytes(50_000) + b"\r\n"
+    status, _, body = send(url, head + 5 * chunk)  # and no end
+    assert (status, json.loads(body)["code"]) == (413, "body_too_large")
+    whole = b"".join(b"%x\r\n" % len(part) + part + b"\r\n" for part in (png[:999], png[999:])) + b"0\r\n\r\n"
+    assert send(url, head + whole)[0] == 200
+
+
+def test_a_body_that_does_not_come_is_given_up(url, png):
+    head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(png)
+    start = time.monotonic()
+    status, headers, body = send(url, head + png[:1000])
+    assert (status, json.loads(body)["code"], headers["connection"]) == (408, "receive_timeout", "close")
+    assert 0.5 < time.monotonic() - start < 5
+
+
+def test_a_client_that_goes_away_is_not_computed_for(gated, make_settings, png):
+    extractor, gate = gated
+    with running(make_settings(), extractor) as url:
+        place = urlsplit(url)
+        gate.shut()
+        first = threading.Thread(target=ask, args=(url, png))
+        first.start()
+        assert gate.reached.wait(30)
+        before = gate.forwards
+        head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(png)
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.sendall(head + png)
+            wait_for(lambda: metric(url, "insloc_queue_images") == 2)
+        wait_for(lambda: metric(url, 'insloc_requests_total{code="cancelled",route="/v1/features"}') == 1)
+        gate.open.set()
+        first.join(30)
+        assert urllib.request.urlopen(f"{url}/readyz").status == 200
+        assert (gate.forwards, metric(url, "insloc_queue_images")) == (before, 0)
+
+
+def metric(url, name):
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.rsplit(" ", 1)[0] == name), None)
+
+
+def wait_for(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_requests_in_parallel_get_their_own_answers(url, extractor, picture, packed):
+    files = [packed(picture.rotate(20 * i)) for i in range(6)]
+    wanted = extractor(files).pooled
+    got = [None] * 6
+
+    def one(i):
+        got[i] = ask(url, files[i])["images"][0]["pooled"]
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for i in range(6):
+        assert max(abs(a - float(b)) for a, b in zip(got[i], wanted[i], strict=True)) < 1e-5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_request_in_work_finish_and_ends_with_zero(number, png, tmp_path):
+    command = [sys.executable, "-m", "insloc_server.cli", "--model", "random:resnet18@1", "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert "loading random:resnet18@1" in process.stderr.readline()
+        line = process.stderr.readline()
+        assert "serving random:resnet18@1 at http://127.0.0.1:" in line, line
+        url = line.split(" at ")[1].strip()
+        wait_for(lambda: answers(url), 60)
+        place = urlsplit(url)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
+        connection.putrequest("POST", "/v1/features")
+        connection.putheader("content-type", "image/png")
+        connection.putheader("content-length", str(len(png)))
+        connection.endheaders()
+        connection.send(png[:-10])
+        time.sleep(0.3)  # the server has the request and waits for its end
+        start = time.monotonic()
+        process.send_signal(number)
+        time.sleep(0.5)
+        connection.send(png[-10:])
+        response = connection.getresponse()
+        assert response.status == 200 and len(json.load(response)["images"][0]["pooled"]) == 512
+        connection.close()
+        assert process.wait(10) == 0
+        assert time.monotonic() - start < 10
+        assert "Traceback" not in process.stderr.read()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((place.hostname, place.port), timeout=5)
+
+
+def answers(url):
+    try:
+        return urllib.request.urlopen(f"{url}/readyz", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def test_a_signal_while_the_model_loads_ends_with_zero_at_once(tmp_path):
+    command = [sys.executable, "-m", "insloc_server.cli", "--model", "random:resnet18", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert "loading random:resnet18" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
