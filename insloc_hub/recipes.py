@@ -172,7 +172,9 @@ def _check(recipe: Recipe) -> None:
         (recipe.epochs >= 1, f"epochs {recipe.epochs} must be positive"),
         (recipe.temperature > 0, f"temperature {recipe.temperature} must be positive"),
         (recipe.precision in ("fp32", "bf16"), f"precision {recipe.precision!r} is unknown; there are fp32 and bf16"),
-        (recipe.learning_rate >= 0, f"learning rate {recipe.learning_rate} must not be negative"),
+        (0 <= recipe.learning_rate < math.inf, f"learning rate {recipe.learning_rate} must be a number from 0"),
+        (recipe.queue >= 1, f"queue {recipe.queue} must be positive"),
+        (0 <= recipe.seed < 2**32, f"seed {recipe.seed} must lie in 0..{2**32 - 1}"),
     ]
     for holds, message in rules:
         if not holds:
