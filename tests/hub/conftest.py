@@ -55,6 +55,28 @@ def photos(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def start(world: Path, tiny: Callable[..., Recipe]) -> Callable[..., object]:
+    """Six steps into a folder; `resume`, `stop` after a step, `data`, and changes of the recipe."""
+    from insloc_hub.pretrain.options import RunOptions
+    from insloc_hub.pretrain.run import pretrain
+
+    def run(
+        out: Path,
+        *,
+        resume: bool = False,
+        stop: int | None = None,
+        steps: int | None = 6,
+        data: Path | None = None,
+        **changes: object,
+    ) -> object:
+        options = RunOptions(data=data or world / "train", run=out, steps=steps, resume=resume)
+        recipe = None if resume else tiny(**changes)
+        return pretrain(recipe, options, lambda step: stop is not None and step >= stop)
+
+    return run
+
+
 @pytest.fixture(scope="package")
 def finished_run(photos: Path, tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A resnet18 run of 2 steps with its RUN/model; copy it before changing it."""
