@@ -43,18 +43,16 @@ def cache_key(weights_sha256: str, spec: FeatureSpec, fingerprint: str) -> str:
 
 def read_or(place: Path, spec: FeatureSpec, compute: Callable[[], FeatureTable], samples: Sequence[Sample]) -> FeatureTable:
     """What `place` holds, else what `compute` gives, which is then kept there."""
-    known = {sample.key for sample in samples}
-    try:
-        table = _read(place)
-        if {*table.keys, *table.skipped} != known:
-            raise ValueError("its keys are not those of the images")
-        if not _readable_now(samples, table):
-            return table
-        say(f"images that could not be read before can be read now; computing {place} again")
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        say(f"cached features {place} are damaged ({error}); computing them again")
+    if (place / "keys.json").exists():
+        try:
+            table = _read(place)
+            if {*table.keys, *table.skipped} != {sample.key for sample in samples}:
+                raise ValueError("its keys are not those of the images")
+            if not _readable_now(samples, table):
+                return table
+            say(f"images that could not be read before can be read now; computing {place} again")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            say(f"cached features {place} are damaged ({error}); computing them again")
     table = compute()
     try:
         _write(place, table, spec)

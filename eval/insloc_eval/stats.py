@@ -77,8 +77,6 @@ def wilson(p: float, n: float) -> tuple[float, float]:
 
 def paired_difference(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> Difference:
     """Mean of first - second over the same images in the same order, with the paired t interval."""
-    if first.shape != second.shape:
-        raise InslocError(f"{len(first)} and {len(second)} outcomes can't be paired; compare on the same images")
     _enough(first)
     gaps = first.astype(np.float64) - second.astype(np.float64)
     df, error = len(gaps) - 1, _standard_error(gaps)

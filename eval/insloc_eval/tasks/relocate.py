@@ -32,6 +32,9 @@ from insloc_hub.shapes import Float, UInt8
 CONSTANT = f"constant box: the candidate that is best on {CONSTANT_DRAWS} other patches drawn alike"
 
 
+PROBE_PX = 8  # below the shortest side of any query
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
     """One image's answers: the IoU of the chosen candidate, and of every candidate."""
@@ -40,6 +43,8 @@ class Found:
     ious: Float[np.ndarray, " k"]
     chosen: dict[str, int]
     """Metric suffix -> index of the best candidate."""
+    enlarged: bool
+    """Whether a query was too small for this network."""
 
 
 def run(job: Job) -> Judged:
@@ -66,6 +71,10 @@ def run(job: Job) -> Judged:
         outcomes[f"acc50{suffix}"] = (hit >= protocol.hit_iou).astype(np.float64)
         outcomes[f"miou{suffix}"] = hit
     counts, notes = unreadable(skipped, "test")
+    enlarged = sum(one.enlarged for one in found)
+    if enlarged:
+        counts["queries_enlarged"] = enlarged
+        notes += (f"{enlarged} queries were enlarged to {searcher.least_px} px: this network takes no smaller input",)
     result = job.result(
         metrics={n: share(v) if n.startswith("acc50") else mean(v, "IoU") for n, v in outcomes.items()},
         rows=reference_rows(protocol, job.input_px, ious),
@@ -84,6 +93,7 @@ class Searcher:
         self.size_px = size_px
         self.boxes = candidate_boxes(protocol, size_px)
         self.strides = [s for s in (protocol.stride, protocol.other_stride) if s in extractor.channels or s == protocol.stride]
+        self.least_px = least_side(extractor, self.strides)
         self._weights: dict[tuple[int, int], Tensor] = {}
 
     def search(self, images: list[tuple[str, UInt8[Tensor, "3 s s"]]], seed: int) -> list[Found]:
@@ -104,9 +114,14 @@ class Searcher:
     @torch.inference_mode()
     def _find(self, named: tuple[str, UInt8[Tensor, "3 s s"]], patch: Patch, maps: dict[int, Tensor]) -> Found:
         key, image = named
-        queries = {"": self._query(view_pixels(image, patch)), "_same_pixels": self._query(cut(image, patch.box))}
-        ious = overlaps(np.array(patch.box, np.float64), self.boxes)
-        return Found(key=key, ious=ious, chosen=dict(self._choices(maps, queries)))
+        pixels = {"": view_pixels(image, patch), "_same_pixels": cut(image, patch.box)}
+        queries = {name: self._query(enlarge(one, self.least_px)) for name, one in pixels.items()}
+        return Found(
+            key=key,
+            ious=overlaps(np.array(patch.box, np.float64), self.boxes),
+            chosen=dict(self._choices(maps, queries)),
+            enlarged=any(min(one.shape[1:]) < self.least_px for one in pixels.values()),
+        )
 
     def _choices(self, maps: dict[int, Tensor], queries: dict[str, dict[int, Tensor]]) -> Iterator[tuple[str, int]]:
         for stride, one_map in maps.items():
@@ -148,6 +163,24 @@ def one_thread_each() -> Iterator[int]:
         yield before
     finally:
         torch.set_num_threads(before)
+
+
+def least_side(extractor: Extractor, strides: list[int]) -> int:
+    """The shortest side in pixels that the network takes: any, or a whole stride where its layers do not pad (VGG)."""
+    try:
+        extractor.forward(torch.zeros(1, 3, PROBE_PX, PROBE_PX), strides, pooled=False)
+    except RuntimeError:  # a layer that would give a map of size zero
+        return max(strides)
+    return 1
+
+
+def enlarge(pixels: UInt8[Tensor, "3 h w"], least_px: int) -> UInt8[Tensor, "3 hh ww"]:
+    """The same pixels, resized with their aspect kept where the short side is below `least_px`."""
+    h, w = pixels.shape[1:]
+    if min(h, w) >= least_px:
+        return pixels
+    factor = least_px / min(h, w)
+    return resize(pixels, (max(least_px, round(h * factor)), max(least_px, round(w * factor))))
 
 
 def best(scores: Float[Tensor, " n"], tie: float) -> int:

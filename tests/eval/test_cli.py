@@ -1,0 +1,105 @@
+"""The command line: its options are frozen, refusals are one line, exit 2 and no torch, reports print."""
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from insloc_eval import cli
+from insloc_eval.store import Judged, save
+
+MakeRecord = Callable[..., Judged]
+RUN = ["run", "--model", "random:resnet18", "--data", ".", "--out", "out"]
+
+OPTIONS = {
+    "run": "model task data out device precision seed train_limit test_limit cache",
+    "compare": "results first second",
+    "report": "results out",
+    "ls": "results",
+    "show": "record",
+}
+
+
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["insloc-eval", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_the_options_are_frozen() -> None:
+    found = {name: " ".join(inspect.signature(getattr(cli, name)).parameters) for name in OPTIONS}
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "Expected one of"),
+        (["rum"], "rum"),
+        ([*RUN, "--task", "lineer"], "did you mean 'linear'"),
+        ([*RUN, "--task", "patches/linear@7"], "patches/linear@1"),
+        (RUN, "at least one --task"),
+        ([*RUN, "--task", "linear", "--precision", "fp64"], "fp64"),
+        ([*RUN, "--task", "linear", "--train-limit", "many"], "many"),
+        ([*RUN[:-2], "--task", "linear"], "--out"),
+        ([*RUN, "--task", "linear", "--data", "nowhere"], "no such folder"),
+        ([*RUN, "--task", "linear", "--model", "random:"], "random:ARCH"),
+        (["report", "nowhere"], "no such folder"),
+        (["show", "nothing.json"], "nothing.json"),
+        (["compare", ".", "a", "b"], "no record of 'a'"),
+        (["report", ".", "--out", "report.docx"], ".md, .csv"),
+    ],
+)
+def test_a_refusal_is_one_line_with_exit_2(
+    arguments: list[str], problem: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(arguments, monkeypatch) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1
+    assert shown.err.startswith("insloc-eval: ") and problem in shown.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_and_refusals_import_no_torch(tmp_path: Path) -> None:
+    script = """
+import sys
+from insloc_eval.cli import main
+for arguments, code in (["--help"], 0), (["run", "--help"], 0), (["ls"], 0), (REFUSED, 2), (UNKNOWN, 2):
+    sys.argv = ["insloc-eval", *arguments]
+    stopped = 0
+    try:
+        main()
+    except SystemExit as stop:
+        stopped = stop.code or 0
+    loaded = [name for name in ("torch", "timm", "scipy", "matplotlib") if name in sys.modules]
+    if stopped != code or loaded:
+        sys.exit(f"{arguments}: exit {stopped}, imported {loaded}")
+"""
+    script = script.replace("REFUSED", repr([*RUN, "--task", "lineer"])).replace("UNKNOWN", repr([*RUN, "--taks", "linear"]))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_report_compare_ls_and_show_read_a_folder_of_records(
+    make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    paths = [save(tmp_path / "r", make_record(spec, values)) for spec, values in (("a", [0, 1, 1, 1]), ("b", [0, 1, 0, 1]))]
+    paths.append(save(tmp_path / "r", make_record("cut", [0, 1])))
+    paths[2].write_text("{")
+    monkeypatch.chdir(tmp_path)
+    assert call(["report", "r", "--out", "r.csv"], monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert "0.750 [0.301, 0.954]" in shown.out and "left out" in shown.err and (tmp_path / "r.csv").exists()
+    assert call(["compare", "r", "a", "b"], monkeypatch) == 0
+    assert "no difference shown" in capsys.readouterr().out
+    assert call(["ls", "r"], monkeypatch) == 0
+    assert paths[0].stem in (listed := capsys.readouterr().out) and "unusable" in listed
+    assert call(["show", str(paths[0])], monkeypatch) == 0
+    assert '"spec": "a"' in capsys.readouterr().out
