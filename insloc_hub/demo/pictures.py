@@ -38,7 +38,7 @@ def loss_curve(lines: list[dict[str, Any]], queue: int) -> str:
             axis.set_xlabel("step", fontsize=9, color=INK)
             axis.spines[["top", "right"]].set_visible(False)
         left.axhline(math.log(queue + 1), color=INK, linewidth=0.8, linestyle="--")
-        left.annotate("ln(K+1)", (steps[0], math.log(queue + 1)), fontsize=8, color=INK, va="top")
+        left.annotate("ln(K+1)", (steps[-1], math.log(queue + 1)), fontsize=8, color=INK, va="top", ha="right")
         right.set_ylim(0, 100)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})

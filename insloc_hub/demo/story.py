@@ -142,7 +142,13 @@ def _pretrain(out: Path, seed: int, steps: int) -> tuple[Recipe, float | None]:
 def _evaluate(out: Path, model: Path, train_limit: int) -> tuple[list[Result], tuple[str, ...]]:
     """All records, and a sentence for each protocol: trained minus each random initialisation."""
     results = evaluate(
-        [str(model)], ["linear", "patches"], out / "world", out / "results", device="cpu", cache=out / "features"
+        [str(model)],
+        ["linear", "patches"],
+        out / "world",
+        out / "results",
+        device="cpu",
+        train_limit=train_limit,
+        cache=out / "features",
     )
     mine = {r.model.spec for r in results if not r.model.spec.startswith("random:")}.pop()
     sentences = []
