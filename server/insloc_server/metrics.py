@@ -3,6 +3,7 @@
 One registry per app, so that a process may hold several.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from insloc_server.problems import problem_response
+from insloc_server.problems import Refusal, problem_response
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,9 @@ class Observed:
             await self.app(scope, receive, observed_send)
         except ClientDisconnect:
             log.info("request %s: the client went away", name)
+        except asyncio.CancelledError:  # the server is told to end and has waited long enough
+            if outcome == "cancelled":
+                await problem_response(Refusal("not_ready", "the server is stopping"), name)(scope, receive, observed_send)
         except Exception as error:  # the last resort: a client must get a body, whatever happened
             log.exception("request %s failed", name)
             if outcome != "cancelled":

@@ -30,7 +30,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         torch.set_num_threads(settings.threads)
     server = make_server(settings, load(settings.model, settings.device, settings.precision))
     log.info("serving %s at %s", settings.model, url_of(listener))
-    server.run(sockets=[listener])
+    run(server, listener)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[
     """
     with listening(settings) as listener:
         server = make_server(settings, extractor or load(settings.model, settings.device, settings.precision))
-        thread = threading.Thread(target=server.run, args=([listener],), name="insloc-server")
+        thread = threading.Thread(target=run, args=(server, listener), name="insloc-server")
         url = url_of(listener)
         thread.start()
         try:
@@ -60,6 +60,16 @@ def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[
         finally:
             server.should_exit = True
             thread.join()
+
+
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until told to stop; the compute thread ends too where uvicorn skips the app's end (a second Ctrl-C)."""
+    try:
+        server.run(sockets=[listener])
+    finally:
+        engine = server.config.app.state.engine  # type: ignore[union-attr]
+        if engine is not None:
+            engine.close()
 
 
 def make_server(settings: Settings, extractor: Extractor) -> uvicorn.Server:
