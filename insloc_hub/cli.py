@@ -22,7 +22,7 @@ def pretrain(
     data: Path,
     out: Path,
     arch: Name = None,
-    recipe: str = "insloc_c4_small",
+    recipe: Name = None,
     epochs: Whole = None,
     steps: Whole = None,
     batch: Whole = None,
@@ -38,7 +38,7 @@ def pretrain(
 ) -> None:
     """Pretrain a backbone on images without labels, then write OUT/model for timm.
 
-    Ctrl-C saves and stops; the same command with --resume goes on.
+    Ctrl-C saves and stops; --data, --out and --resume go on.
 
     Examples:
       insloc pretrain --data photos --arch resnet18 --out runs/first --steps 2000
@@ -48,7 +48,7 @@ def pretrain(
         data: Folder of images (searched recursively) or a text file with one path a line.
         out: Run folder to make.
         arch: timm's name of a CNN whose last stage is one module (ResNet, RegNet, ConvNeXt families).
-        recipe: Starting point: insloc_c4_small or insloc_c4_r50_200ep.
+        recipe: Starting point: insloc_c4_small, which is taken if none is named, or insloc_c4_r50_200ep.
         epochs: Length of the run and of its cosine.
         steps: Stop after this many steps; the cosine is shortened to end there.
         batch: Images per step; learning rate, groups and queue follow it.
@@ -67,14 +67,14 @@ def pretrain(
     changes = {"arch": arch, "epochs": epochs, "queue": queue, "learning_rate": lr, "bn_groups": bn_groups, "seed": seed}
     changes["precision"] = precision
     if resume:
-        check_resume({"batch": batch, "canvas": canvas, **changes})
-    chosen = None if resume else resolve_recipe(recipe, batch=batch, canvas=canvas, changes=changes)
+        check_resume({"recipe": recipe, "batch": batch, "canvas": canvas, **changes})
+    chosen = None if resume else resolve_recipe(recipe or "insloc_c4_small", batch=batch, canvas=canvas, changes=changes)
     options = RunOptions(data=data, run=out, steps=steps, resume=resume, device=device, cache_gib=cache_gib, command=command())
     from insloc_hub.pretrain.run import pretrain as start
 
     finish = start(chosen, options)
     if finish.interrupted:
-        print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {command()}{'' if resume else ' --resume'}")
+        print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {resume_command(data, out)}")
         sys.exit(130)
     export(run=out)
 
@@ -125,6 +125,11 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, fast: bool = False) -> None
 def command() -> str:
     """The command line as typed, for records."""
     return shlex.join(["insloc", *sys.argv[1:]])
+
+
+def resume_command(data: Path, out: Path) -> str:
+    """What goes on with a stopped run: without the recipe's flags, of which a resumed run takes none."""
+    return shlex.join(["insloc", "pretrain", "--data", str(data), "--out", str(out), "--resume"])
 
 
 def main() -> None:
