@@ -58,3 +58,17 @@ def insloc_data() -> Path:
     if not folder.is_dir():
         pytest.fail(f"INSLOC_DATA={name} is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported_run(world, tmp_path_factory):
+    """A resnet18 run of one step on a 64 px canvas with its model/; read it, don't write."""
+    from insloc_hub.pretrain.options import RunOptions, resolve_recipe
+    from insloc_hub.pretrain.run import pretrain
+    from insloc_hub.release.export import export_run
+
+    run = tmp_path_factory.mktemp("exported") / "run"
+    recipe = resolve_recipe("insloc_c4_small", batch=8, canvas=64, changes={"queue": 16})
+    pretrain(recipe, RunOptions(data=world / "train", run=run, steps=1))
+    export_run(run)
+    return run

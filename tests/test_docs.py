@@ -14,22 +14,26 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of a page in one of these languages ("" = none named)."""
+    found: list[str] = []
+    inside: str | None = None
+    for line in page.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.startswith("```"):
+            inside = line[3:].strip() if inside is None else None
+            if inside in languages:
+                found.append("")
+        elif inside in languages:
+            found[-1] += line
+    return found
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, world):
-    """A folder in which the pages' names mean something: runs/first, demo/run, photo.jpg, hubconf.py."""
-    from insloc_hub.cli import export
-    from insloc_hub.pretrain.options import RunOptions, resolve_recipe
-    from insloc_hub.pretrain.run import pretrain
-
+def place(tmp_path_factory, exported_run):
+    """A folder in which the pages' names mean something: runs/first, demo/run, photo.jpg."""
     place = tmp_path_factory.mktemp("pages")
-    recipe = resolve_recipe("insloc_c4_small", batch=8, canvas=64, changes={"queue": 16})
-    pretrain(recipe, RunOptions(data=world / "train", run=place / "runs" / "first", steps=1))
-    export(place / "runs" / "first")
-    shutil.copytree(place / "runs" / "first", place / "demo" / "run")
+    for name in ("runs/first", "demo/run"):
+        shutil.copytree(exported_run, place / name)
     Image.new("RGB", (120, 90), (40, 90, 60)).save(place / "photo.jpg")
     return place
 
@@ -44,7 +48,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, place):
 def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
-        for block in blocks(page, "(?:bash|sh)?"):
+        for block in blocks(page, "", "bash", "sh"):
             text = block.replace("\\\n", " ")
             found += [(page.name, line) for line in text.splitlines() if re.match(r"(insloc|insloc-eval|insloc-server) ", line)]
     return found
