@@ -7,6 +7,7 @@ are plain slices. The weights are hashed again at the end: a judge that changed 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
@@ -141,6 +142,21 @@ def decoded(samples: Sequence[Sample], shape: Callable[[Tensor], T]) -> Iterator
             yield first, future.result()
     finally:
         pool_of_threads.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[int]:
+    """Let torch use one thread an operation inside, and give the number it used: that many images go side by side.
+
+    For many small pieces of work (a patch of 40 px, a fit of some thousand rows): threads that wait for each other at
+    every step take ten times as long where the cores are busy. The answers then do not depend on the number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def batches(items: Iterator[T], size: int = BATCH) -> Iterator[list[T]]:

@@ -7,17 +7,20 @@ steps. Products are float32, sums and the optimiser's state float64.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from insloc_eval.features import one_thread_each
 from insloc_eval.protocols import ReadOut
 from insloc_hub.errors import NotFinite
 from insloc_hub.shapes import Bool, Float, Int
 
 HISTORY = 20  # pairs that L-BFGS keeps
+SMALL = 10**8  # products a step: below it one thread is as fast as two
 SMALLEST_STEP = 1e-9  # of the loss, which is of order 1: below it float32 products only shake
 
 
@@ -99,23 +102,10 @@ def fit_grid(
     tolerance: float,
 ) -> dict[float, Fit]:
     """Solve for each penalty, from the strongest to the weakest, each from the last one's solution. NotFinite."""
-    n, d = features.shape
     if not bool(torch.isfinite(features).all()):
         raise NotFinite("features hold a NaN or an infinity; look at the model's weights and at the images")
-    spread, axes = torch.linalg.eigh((features.T @ features).double() / n)
-    turned = features @ axes.float()
-    weight = torch.zeros(classes, d, dtype=torch.float64, device=features.device)
-    bias = weight.new_zeros(classes)
-    fits = {}
-    for penalty in sorted(penalties, reverse=True):
-        p = (turned @ weight.float().T + bias.float()).softmax(dim=1)
-        curvature = float((p * (1 - p)).mean(dtype=torch.float64))
-        scale = torch.cat([(curvature * spread.clamp(min=0) + penalty).rsqrt(), spread.new_tensor([curvature]).rsqrt()])
-        theta = torch.cat([weight, bias[:, None]], dim=1) / scale
-        theta, loss, gradient, steps = _minimise(theta, scale, turned, labels, penalty, most_steps, tolerance)
-        weight, bias = (theta * scale)[:, :d], (theta * scale)[:, d]
-        fits[penalty] = Fit(weight=weight @ axes.T, bias=bias, loss=loss, gradient=gradient, steps=steps)
-    return fits
+    with one_thread_each() if features.numel() * classes < SMALL else nullcontext():
+        return _solve_grid(features, labels, classes, penalties, most_steps, tolerance)
 
 
 def loss_and_gradient(
@@ -134,6 +124,26 @@ def loss_and_gradient(
     error.scatter_add_(1, labels[:, None], -torch.ones_like(picked))
     slope = (error.T @ features).double() / n + penalty * weight
     return loss, torch.cat([slope, error.sum(dim=0, dtype=torch.float64)[:, None] / n], dim=1)
+
+
+def _solve_grid(
+    features: Tensor, labels: Tensor, classes: int, penalties: Sequence[float], most_steps: int, tolerance: float
+) -> dict[float, Fit]:
+    n, d = features.shape
+    spread, axes = torch.linalg.eigh((features.T @ features).double() / n)
+    turned = features @ axes.float()
+    weight = torch.zeros(classes, d, dtype=torch.float64, device=features.device)
+    bias = weight.new_zeros(classes)
+    fits = {}
+    for penalty in sorted(penalties, reverse=True):
+        p = (turned @ weight.float().T + bias.float()).softmax(dim=1)
+        curvature = float((p * (1 - p)).mean(dtype=torch.float64).clamp(min=1e-6))
+        scale = torch.cat([(curvature * spread.clamp(min=0) + penalty).rsqrt(), spread.new_tensor([curvature]).rsqrt()])
+        theta = torch.cat([weight, bias[:, None]], dim=1) / scale
+        theta, loss, gradient, steps = _minimise(theta, scale, turned, labels, penalty, most_steps, tolerance)
+        weight, bias = (theta * scale)[:, :d], (theta * scale)[:, d]
+        fits[penalty] = Fit(weight=weight @ axes.T, bias=bias, loss=loss, gradient=gradient, steps=steps)
+    return fits
 
 
 def _minimise(

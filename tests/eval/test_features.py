@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from insloc_eval.features import check_frozen, decoded, extract, grid_cells, grid_spec, pool, pooled_spec
+from insloc_eval.features import check_frozen, decoded, extract, grid_cells, grid_spec, one_thread_each, pool, pooled_spec
 from insloc_hub.data.folder import Sample, list_images
 from insloc_hub.errors import BadImage, NotFinite
 from insloc_hub.models.extractor import Extractor, load
@@ -92,3 +92,11 @@ def test_everything_that_changes_features_changes_the_hash(network: Extractor) -
     others = [replace(spec, size_px=64), replace(spec, dtype="bf16"), grid_spec(network, "whole", 128, 3, 7)]
     others += [grid_spec(network, "whole", 128, 3, 14), replace(spec, normalisation=(0.5,) * 6)]
     assert len({one.hash for one in [spec, *others]}) == 6
+
+
+def test_the_number_of_threads_is_given_back_also_after_an_error() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), one_thread_each():
+        assert torch.get_num_threads() == 1
+        _ = 1 / 0
+    assert torch.get_num_threads() == before

@@ -6,7 +6,6 @@ mean of every candidate box on the whole image's map. No training, no labels, no
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torchvision.transforms.v2 import functional as F
 
-from insloc_eval.features import BATCH, batches, check_finite, check_frozen, decoded, reason
+from insloc_eval.features import BATCH, batches, check_finite, check_frozen, decoded, one_thread_each, reason
 from insloc_eval.job import Job
 from insloc_eval.protocols import Relocate
 from insloc_eval.sets import unreadable
@@ -148,21 +147,6 @@ class Searcher:
             y = axis_weights(boxes[:, 1], boxes[:, 3], h, scale, self.protocol.bins, 0, one_map)
             self._weights[h, w] = (y[:, :, None] * x[:, None, :]).flatten(1)
         return self._weights[h, w]
-
-
-@contextmanager
-def one_thread_each() -> Iterator[int]:
-    """Let torch use one thread an operation inside, and give the number it used: that many images go side by side.
-
-    A patch of 40 px is too small to be shared: threads that wait for each other at each layer take ten times as long
-    where the cores are busy. The answers no longer depend on the number of cores either.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
 
 
 def least_side(extractor: Extractor, strides: list[int]) -> int:

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from insloc_eval.job import Job
 from insloc_eval.protocols import PATCHES_RELOCATE as PROTOCOL
 from insloc_eval.tasks import relocate
-from insloc_eval.tasks.relocate import Searcher, best, cut, enlarge, least_side, one_thread_each, view_pixels
+from insloc_eval.tasks.relocate import Searcher, best, cut, enlarge, least_side, view_pixels
 from insloc_eval.tasks.relocate_draws import candidate_boxes, draw_patch, overlaps
 from insloc_hub.boxes.means import region_means
 from insloc_hub.data.transform import normalise
@@ -136,14 +136,6 @@ def test_a_resnet_takes_every_query_as_it_is(network: Extractor) -> None:
 def test_enlarging_keeps_the_aspect(wh: tuple[int, int], larger: tuple[int, int]) -> None:
     pixels = torch.zeros(3, wh[1], wh[0], dtype=torch.uint8)
     assert enlarge(pixels, 32).shape == (3, larger[1], larger[0])
-
-
-def test_the_number_of_threads_is_given_back_also_after_an_error() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), one_thread_each():
-        assert torch.get_num_threads() == 1
-        _ = 1 / 0
-    assert torch.get_num_threads() == before
 
 
 def test_each_seed_draws_patches_of_its_own(make_job: Callable[..., Job], tmp_path: Path, made_up: MadeUp) -> None:
