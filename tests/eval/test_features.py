@@ -100,3 +100,9 @@ def test_the_number_of_threads_is_given_back_also_after_an_error() -> None:
         assert torch.get_num_threads() == 1
         _ = 1 / 0
     assert torch.get_num_threads() == before
+
+
+def test_a_mobilenet_gives_grid_features_although_it_stops_early_only_for_maps() -> None:
+    mobile = load("random:mobilenetv3_small_050", device="cpu")
+    values = pool(mobile, torch.zeros(1, 3, 64, 64), grid_spec(mobile, "whole", 64, grid=3, bins=7))
+    assert values.shape == (1, 9, mobile.channels[32])
