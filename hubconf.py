@@ -53,7 +53,8 @@ def _load(arch, pretrained, weights, timm_kwargs):
     if weights is None:
         if len(cards) != 1:
             found = f"{len(cards)} cards are here: {', '.join(cards)}" if cards else "no card of it is here"
-            raise BadSpec(f"which weights of {arch}? {found}. Say weights=FOLDER or weights=TAG, or pretrained=False")
+            way_out = "Say weights=FOLDER or weights=TAG, or pretrained=False for random weights"
+            raise BadSpec(f"which weights of {arch}? {found}. {way_out}")
         return _create(cards[0], timm_kwargs)
     spec = f"insloc_{arch}.{weights}" if f"insloc_{arch}.{weights}" in cards else str(weights)
     if model_arch(spec) != arch:

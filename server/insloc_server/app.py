@@ -14,7 +14,7 @@ from insloc_hub import __version__, load
 from insloc_hub.models.extractor import Extractor
 from insloc_server.decode import decoded
 from insloc_server.engine import Answer, Engine, Place
-from insloc_server.facts import answer_head, model_facts, model_id
+from insloc_server.facts import answer_head, model_facts
 from insloc_server.limits import FORM_TYPE, Body, Budget, body_type, read_body, split_form
 from insloc_server.metrics import Metrics, Observed, Stages
 from insloc_server.openapi import FEATURES, PROBLEMS
@@ -148,9 +148,8 @@ def running_engine(request: Request) -> Engine:
 
 def check_model(name: str | None, engine: Engine) -> None:
     """Refusal: model_not_found, with the names there are."""
-    known = model_id(engine.extractor.spec)
-    if name is not None and name != known:
-        raise Refusal("model_not_found", f"this server has one model: {known}; see GET /v1/models")
+    if name is not None and name != engine.name:
+        raise Refusal("model_not_found", f"this server has one model: {engine.name}; see GET /v1/models")
 
 
 async def take_apart(request: Request, kind: str, body: Body, query: RawQuery) -> tuple[list[bytes], FeaturesRequest]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from insloc_hub.errors import InslocError
 from insloc_hub.models.extractor import Extractor, Forward, check_outputs, default_transform, same_shape
+from insloc_hub.models.spec import parse_spec
 from insloc_hub.shapes import Float, UInt8
 from insloc_server.limits import check_input
 from insloc_server.outputs import FLOAT_BYTES, OUTPUTS, Sizes, check_answer
@@ -69,6 +71,19 @@ class Answer:
     infer_s: float
 
 
+def model_id(spec: str) -> str:
+    """The model's name on this server: the spec, or the folder's own name where that is a path.
+
+    >>> model_id("random:resnet18@3")
+    'random:resnet18@3'
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind != "folder":
+        return spec
+    folder = Path(parsed.name).resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
 class Place:
     """Room for a request's images, taken before they are decoded; `release` gives it back, once."""
 
@@ -98,6 +113,7 @@ class Engine:
 
     def __init__(self, extractor: Extractor, settings: Settings) -> None:
         self.extractor = extractor
+        self.name = model_id(extractor.spec)  # once: the folder may be gone tomorrow
         self.settings = settings
         self.changed = threading.Condition()
         self.in_work = 0

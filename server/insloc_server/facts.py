@@ -1,32 +1,17 @@
 """Who answered: the model's names, digest and sizes, and the head that every answer carries."""
 
-from pathlib import Path
 from typing import Any
 
-from insloc_hub.models.spec import parse_spec
 from insloc_hub.space import embedding_space
 from insloc_server.engine import Answer, Engine
 from insloc_server.outputs import OUTPUTS
-
-
-def model_id(spec: str) -> str:
-    """The model's name on this server: the spec, or the folder's own name where that is a path.
-
-    >>> model_id("random:resnet18@3")
-    'random:resnet18@3'
-    """
-    parsed = parse_spec(spec)
-    if parsed.kind != "folder":
-        return spec
-    folder = Path(parsed.name).resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def identity(engine: Engine) -> dict[str, Any]:
     """What names the model in every answer."""
     extractor = engine.extractor
     return {
-        "id": model_id(extractor.spec),
+        "id": engine.name,
         "spec": extractor.spec,
         "arch": extractor.arch,
         "sha256": extractor.sha256,
