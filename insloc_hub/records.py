@@ -14,7 +14,8 @@ from typing import Any
 from insloc_hub.errors import BadData
 from insloc_hub.files import digest
 
-SCHEMA = 1
+SCHEMA = 2
+ID_RULE = 1  # how an id is made; fields outside it may change the schema, but not the id of what was asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,8 +65,12 @@ class Result:
     """None where it is not known (a stranger's weights)."""
     eval_seed: int
     metrics: dict[str, Metric]
+    not_applicable: str = ""
+    """Why this model can't do this task; then there are no metrics. Empty where it was judged."""
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     """Reference rows that need no network: row name -> metric name -> value (constant box, chance, ...)."""
+    maps: dict[str, list[list[float]]] = field(default_factory=dict)
+    """Name -> small table over the image, row by row from its top, values in 0..1: where a task succeeds."""
     counts: dict[str, int] = field(default_factory=dict)
     """What was used, dropped and why."""
     notes: tuple[str, ...] = ()
@@ -108,7 +113,7 @@ def record_id(
     """
     return digest(
         {
-            "schema": SCHEMA,
+            "schema": ID_RULE,
             "task": task,
             "protocol": protocol,
             "protocol_hash": protocol_hash,
@@ -127,6 +132,7 @@ def result_from_dict(values: dict[str, Any], path: object) -> Result:
     if schema > SCHEMA:
         raise BadData(path, f"has schema {schema}; this insloc_hub reads up to {SCHEMA}. Install a newer insloc_hub")
     try:
+        values = from_schema_1(values) if schema == 1 else values
         fields = {key: value for key, value in values.items() if key != "id"}
         fields["model"] = ModelFacts(**fields["model"])
         fields["data"] = DataFacts(**fields["data"])
@@ -138,6 +144,11 @@ def result_from_dict(values: dict[str, Any], path: object) -> Result:
     if result.id != values.get("id"):
         raise BadData(path, f"says id {values.get('id')!r}, but its fields give {result.id!r}: it was edited by hand")
     return result
+
+
+def from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
+    """A record of schema 1 as schema 2 has it: every record was applicable, and none had maps."""
+    return {**values, "schema": 2, "not_applicable": "", "maps": {}}
 
 
 def environment() -> dict[str, str]:

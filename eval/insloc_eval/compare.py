@@ -61,6 +61,9 @@ def obstacle(a: Result, b: Result) -> str:
     """Why two records can't be compared; empty where they can."""
     if a.id == b.id:
         return "they are one record: the same weights"
+    for result in (a, b):
+        if result.not_applicable:
+            return f"{result.protocol} is not applicable to {result.model.spec} ({result.not_applicable})"
     if a.protocol != b.protocol:
         return f"the protocols differ, {a.protocol} and {b.protocol}"
     if a.protocol_hash != b.protocol_hash:

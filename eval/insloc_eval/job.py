@@ -7,8 +7,13 @@ from pathlib import Path
 from insloc_eval.protocols import Protocol
 from insloc_eval.sets import Split
 from insloc_eval.stats import ONE_SEED
+from insloc_hub.errors import InslocError
 from insloc_hub.models.extractor import Extractor
 from insloc_hub.records import DataFacts, Metric, ModelFacts, Result, environment, record_id
+
+
+class NotApplicable(InslocError):
+    """A task that this architecture can't do; the text is the reason, and the record says it in place of numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +61,10 @@ class Job:
         rows: dict[str, dict[str, float]],
         counts: dict[str, int],
         notes: tuple[str, ...],
+        maps: dict[str, list[list[float]]] | None = None,
+        not_applicable: str = "",
     ) -> Result:
-        """The record of what this job found."""
+        """The record of what this job found, or of why there is nothing to find."""
         return Result(
             task=self.protocol.family,
             protocol=self.protocol.title,
@@ -67,9 +74,11 @@ class Job:
             pretrain_seed=None,
             eval_seed=self.seed,
             metrics=metrics,
+            not_applicable=not_applicable,
             rows=rows,
+            maps=maps or {},
             counts={"input_px": self.input_px, **self.split.counts, **counts},
-            notes=(*self.split.notes, *notes, ONE_SEED),
+            notes=(*self.split.notes, *notes, *(() if not_applicable else (ONE_SEED,))),
             env={**environment(), "device": self.extractor.device.type, "precision": self.extractor.precision},
             command=self.command,
             duration_s=round(time.monotonic() - self.started, 3),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from insloc_eval.ask import Ask, shown
 from insloc_eval.protocols import Protocol
-from insloc_eval.store import Judged, load, record_path, save
+from insloc_eval.store import Judged, load, outcomes_of, record_path, save
 from insloc_hub.errors import BadData
 from insloc_hub.progress import say
 from insloc_hub.records import Result
@@ -78,7 +78,9 @@ def floor_note(result: Result, protocol: Protocol, floors: list[Result]) -> tupl
     """A warning where a model is hardly above, or below, a random network of its architecture."""
     if protocol.floor_points is None:
         return ()
-    values = [f.metrics[protocol.primary].value for f in floors if f.protocol == result.protocol]
+    values = [f.metrics[protocol.primary].value for f in floors if f.protocol == result.protocol and f.metrics]
+    if result.not_applicable:
+        return ()
     mine = result.metrics[protocol.primary].value
     if not values or mine > max(values) + protocol.floor_points:
         return ()
@@ -140,6 +142,7 @@ def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split
 
 def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
     """The stored record of a job, or a new one."""
+    from insloc_eval.job import NotApplicable
     from insloc_eval.tasks import TASKS
 
     path = record_path(out, job.protocol.family, job.id)
@@ -151,7 +154,10 @@ def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
         else:
             say(f"{job.protocol.title} of {job.shown}: kept, {path}")
             return kept
-    judged = TASKS[f"{job.protocol.family}/{job.protocol.name}"](job)
+    try:
+        judged = TASKS[f"{job.protocol.family}/{job.protocol.name}"](job)
+    except NotApplicable as reason:
+        judged = Judged(result=job.result({}, {}, {}, (), not_applicable=str(reason)), outcomes=outcomes_of(()))
     result = judged.result
     result = replace(result, notes=(*floor_note(result, job.protocol, floors), *result.notes))
     save(out, Judged(result=result, outcomes=judged.outcomes))

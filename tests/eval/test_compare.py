@@ -46,6 +46,7 @@ def _fields(judged: Judged) -> dict[str, object]:
         ({"protocol_hash": "ef" * 32}, "numbers of linear/logistic@1 differ"),
         ({"data": DATA}, "images differ"),
         ({"eval_seed": 1}, "seeds differ, 0 and 1"),
+        ({"not_applicable": "no map of stride 16"}, "not applicable to b .no map of stride 16"),
     ],
 )
 def test_records_of_different_questions_are_not_comparable_and_the_reason_is_given(

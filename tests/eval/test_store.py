@@ -93,3 +93,11 @@ def test_two_processes_may_write_one_record(make_record: MakeRecord, tmp_path: P
     errors = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     assert sorted(p.name for p in path.parent.iterdir()) == sorted([path.name, path.with_suffix(".npz").name])
+
+
+def test_a_record_of_schema_1_is_read_and_keeps_its_id(make_record: Callable[..., Judged], tmp_path: Path) -> None:
+    path = save(tmp_path, make_record("a", [0, 1, 1, 1]))
+    values = json.loads(path.read_text())
+    old = {key: value for key, value in values.items() if key not in ("not_applicable", "maps")}
+    path.write_text(json.dumps({**old, "schema": 1}))
+    assert load(path).result == make_record("a", [0, 1, 1, 1]).result

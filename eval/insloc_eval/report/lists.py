@@ -3,6 +3,7 @@
 from insloc_eval.protocols import PROTOCOLS
 from insloc_eval.report.markdown import cell
 from insloc_eval.store import Shelf
+from insloc_hub.records import Result
 
 
 def task_list() -> str:
@@ -20,8 +21,14 @@ def record_list(shelf: Shelf) -> str:
     primary = {protocol.title: protocol.primary for protocol in PROTOCOLS}
     lines = []
     for result in sorted(shelf.results, key=lambda r: (r.protocol, r.model.spec, r.id)):
-        name = primary.get(result.protocol) or next(iter(result.metrics))
-        number = cell(result.metrics[name])
-        lines.append(f"{result.id}  {result.protocol:22} {result.data.name:12} {name} {number}  {result.model.spec}")
+        lines.append(f"{result.id}  {result.protocol:22} {result.data.name:12} {_number(result, primary)}  {result.model.spec}")
     lines += [f"unusable: {problem}" for problem in shelf.problems]
     return "\n".join(lines) or "no records"
+
+
+def _number(result: Result, primary: dict[str, str]) -> str:
+    """The primary number, or why there is none."""
+    if result.not_applicable:
+        return f"not applicable ({result.not_applicable})"
+    name = primary.get(result.protocol) or next(iter(result.metrics))
+    return f"{name} {cell(result.metrics[name])}"

@@ -38,12 +38,17 @@ def _table(results: list[Result]) -> str:
     names = list(dict.fromkeys(name for result in results for name in result.metrics))
     units = {name: metric.unit for result in results for name, metric in result.metrics.items()}
     head = [f"{name} ({units[name]})" for name in names]
-    rows = [[r.model.spec, *(cell(r.metrics[n]) if n in r.metrics else "" for n in names), r.id] for r in results]
+    rows = [[r.model.spec, *_cells(r, names), r.id] for r in results]
     rows += [[name, *values, ""] for name, values in _reference(results, names)]
     title = f"## {first.protocol} on {first.data.name}"
     facts = f"{first.data.split}; {first.data.n} test images; data {first.data.fingerprint[:12]}; seed {first.eval_seed}."
     lines = [title, "", facts, "", *_grid(["model", *head, "record"], rows), "", *_notes(results)]
     return "\n".join(lines) + "\n"
+
+
+def _cells(result: Result, names: list[str]) -> list[str]:
+    empty = "not applicable" if result.not_applicable else ""
+    return [cell(result.metrics[name]) if name in result.metrics else empty for name in names]
 
 
 def _reference(results: list[Result], names: list[str]) -> list[tuple[str, list[str]]]:
@@ -59,7 +64,8 @@ def _notes(results: list[Result]) -> list[str]:
     """Each note once, with the models it is about unless it is about all."""
     about: dict[str, list[str]] = {}
     for result in results:
-        for note in result.notes:
+        reasons = (f"not applicable: {result.not_applicable}",) if result.not_applicable else ()
+        for note in (*reasons, *result.notes):
             about.setdefault(note, []).append(result.model.spec)
     lines = []
     for note, specs in about.items():
