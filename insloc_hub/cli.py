@@ -45,7 +45,7 @@ def pretrain(
       insloc pretrain --data photos --out runs/first --resume
 
     Args:
-        data: Folder of images (searched recursively) or a text file with one path a line.
+        data: Folder of images (searched recursively), tar shards, or a text file with one path a line.
         out: Run folder to make.
         arch: timm's name of a CNN whose last stage is one module (ResNet, RegNet, ConvNeXt families).
         recipe: Starting point: insloc_c4_small, which is taken if none is named, or insloc_c4_r50_200ep.

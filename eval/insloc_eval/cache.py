@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from insloc_eval.features import FeatureSpec, FeatureTable, extract
-from insloc_hub.data.decode import read
-from insloc_hub.data.folder import ImageSet, Sample
+from insloc_hub.data.folder import ImageSet, Sample, read_sample
 from insloc_hub.errors import BadImage, CannotWrite
 from insloc_hub.files import digest, home, sha256_file, write_json, write_whole
 from insloc_hub.models.extractor import Extractor
@@ -66,7 +65,7 @@ def _readable_now(samples: Sequence[Sample], table: FeatureTable) -> bool:
     for sample in samples:
         if sample.key in table.skipped:
             with contextlib.suppress(BadImage):
-                read(sample.path)
+                read_sample(sample)
                 return True
     return False
 

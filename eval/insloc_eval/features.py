@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from insloc_hub.boxes.means import region_means
-from insloc_hub.data.decode import read
-from insloc_hub.data.folder import Sample
+from insloc_hub.data.folder import Sample, read_sample
 from insloc_hub.errors import BadImage, NotFinite
 from insloc_hub.files import digest
 from insloc_hub.models.create import weights_digest
@@ -125,7 +124,7 @@ def decoded(samples: Sequence[Sample], shape: Callable[[Tensor], T]) -> Iterator
 
     def one(sample: Sample) -> T | BadImage:
         try:
-            return shape(read(sample.path))
+            return shape(read_sample(sample))
         except BadImage as error:
             return error
 
@@ -177,7 +176,7 @@ def batches(items: Iterator[T], size: int = BATCH) -> Iterator[list[T]]:
 
 def reason(sample: Sample, error: BadImage) -> str:
     """Why an image is unusable, without the folder it lies in: records travel."""
-    return str(error).removeprefix(f"{sample.path}: ")
+    return str(error).removeprefix(f"{sample.where}: ")
 
 
 def check_finite(extractor: Extractor, values: Tensor, keys: list[str]) -> None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from insloc_eval.ask import FEWEST_TEST, check_data
-from insloc_hub.data.decode import read
-from insloc_hub.data.folder import ImageSet, Sample, list_classes, list_images
+from insloc_hub.data.folder import ImageSet, Sample, list_classes, list_images, read_sample
 from insloc_hub.errors import BadData, BadImage
 from insloc_hub.files import digest
 
@@ -91,7 +90,7 @@ def median_short_side(samples: list[Sample]) -> float:
     chosen = sorted(samples, key=lambda s: key_hash(s.key))[:SIZED]
     for sample in chosen:
         try:
-            sides.append(min(read(sample.path).shape[1:]))
+            sides.append(min(read_sample(sample).shape[1:]))
         except BadImage:
             continue  # counted where features are computed
     if not sides:

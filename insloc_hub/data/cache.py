@@ -6,13 +6,11 @@ full photographs three times per sample; what a 256 px canvas can show of a larg
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from insloc_hub.data.decode import read
-from insloc_hub.data.folder import ImageSet, Sample
+from insloc_hub.data.folder import ImageSet, Sample, read_sample
 from insloc_hub.data.transform import resize
 from insloc_hub.errors import BadData, BadImage
 from insloc_hub.shapes import UInt8
@@ -38,7 +36,7 @@ class Pixels:
     def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]:
         if index in self.kept:
             return self.kept[index]
-        return _load(self.images.samples[index].path, self.short_side)
+        return _load(self.images.samples[index], self.short_side)
 
 
 def load_pixels(
@@ -73,13 +71,13 @@ def load_pixels(
 
 def _try(sample: Sample, short_side: int) -> Tensor | BadImage:
     try:
-        return _load(sample.path, short_side)
+        return _load(sample, short_side)
     except BadImage as error:
         return error
 
 
-def _load(path: Path, short_side: int) -> Tensor:
-    image = read(path)
+def _load(sample: Sample, short_side: int) -> Tensor:
+    image = read_sample(sample)
     h, w = image.shape[1:]
     if min(h, w) <= short_side:
         return image

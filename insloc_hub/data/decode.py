@@ -71,14 +71,23 @@ def decode(data: bytes, limits: ImageLimits = TRUSTED) -> UInt8[Tensor, "3 h w"]
 
 def read(path: Path, limits: ImageLimits = TRUSTED) -> UInt8[Tensor, "3 h w"]:
     """`decode` of a file; errors name the file. BadImage."""
+    return decode_named(read_file(path), str(path), limits)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file. BadImage (unreadable): names the file."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadImage("unreadable", f"{path}: {error.strerror or error}") from None
+
+
+def decode_named(data: bytes, where: str, limits: ImageLimits = TRUSTED) -> UInt8[Tensor, "3 h w"]:
+    """`decode`, with `where` before what an error says. BadImage."""
     try:
         return decode(data, limits)
     except BadImage as error:
-        raise BadImage(error.code, f"{path}: {error}") from None
+        raise BadImage(error.code, f"{where}: {error}") from None
 
 
 def from_pil(image: Image.Image) -> UInt8[Tensor, "3 h w"]:

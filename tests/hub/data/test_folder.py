@@ -135,7 +135,7 @@ def test_a_list_with_a_byte_order_mark_is_read(fill: Fill) -> None:
         ("a.jpg\nb.jpg\na.jpg\nb.jpg\n", "2 paths are there twice"),
         ("a.jpg\n" + "x" * 5000, "1 of 2 paths are no files"),
         ("a.jpg\n.\n", "1 of 2 paths are no files"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "neither a folder nor a text file"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "no folder, no uncompressed .tar, and no text file"),
         (b"a.jpg\x00\n", "1 of 1 paths are no files"),
     ],
 )
