@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from insloc_eval.stats import ONE_SEED, Difference, paired_difference
+from insloc_eval.stats import ONE_SEED, Difference, difference
 from insloc_eval.store import Judged, load, pick, record_path
 from insloc_hub.errors import InslocError
 from insloc_hub.records import Result
@@ -52,7 +52,7 @@ def compare(first: Judged, second: Judged) -> Comparison:
     return Comparison(
         first=a,
         second=b,
-        differences={n: paired_difference(first.outcomes[n][left], second.outcomes[n][right]) for n in shared},
+        differences={n: difference(first.outcomes[n][left][None], second.outcomes[n][right][None]) for n in shared},
         units={name: a.metrics[name].unit for name in shared},
     )
 

@@ -1,7 +1,7 @@
-"""The intervals of contracts.md 8 for one arm with one pretraining seed: what the choice of test images does, no more.
+"""The intervals of contracts.md 8: pretraining seeds of two arms are unpaired, test images are paired.
 
-The sampling unit is the image (with all its outcomes); two models are compared on the same images. What another
-pretraining seed would give is not in any of these numbers, and `ONE_SEED` says so wherever they are printed.
+The sampling units are the pretraining seed and the image (with all its outcomes). With one seed an arm, what another
+seed would give is in no number, and `ONE_SEED` says so wherever they are printed. Set metrics: set_metrics.py.
 """
 
 import math
@@ -31,11 +31,51 @@ class Difference:
     smallest: float
     """The smallest true difference that a test like this finds in 80 of 100 samples (two-sided 5 %)."""
     n: int
+    """Images."""
+    seeds: tuple[int, int]
+    """Pretraining seeds of the two arms."""
+    seed_sd: float
+    """Standard error that the choice of seeds gives; 0 where an arm has one, since it can't be known."""
+    image_sd: float
+    """Standard error that the choice of images gives."""
 
     @property
     def shown(self) -> bool:
         """Whether the interval leaves out 0."""
         return not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One estimated variance of a mean."""
+
+    variance: float
+    df: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedPart:
+    """What the seeds of one arm say."""
+
+    means: Part
+    """Variance of the arm's mean, from the spread of its seeds' means."""
+    residual: Part
+    """The seed x image residual, which is in `means` and in the image part: counted twice."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """The variance of a value, its degrees of freedom, and the two sources."""
+
+    variance: float
+    df: float
+    seeds: float
+    images: float
+
+    @property
+    def reach(self) -> float:
+        """Half of the 95 % interval."""
+        return _t_quantile(self.df, (1 + LEVEL) / 2) * math.sqrt(self.variance)
 
 
 def share(outcomes: Float[np.ndarray, " n"], unit: str = "share", trials: int = 1) -> Metric:
@@ -75,19 +115,73 @@ def wilson(p: float, n: float) -> tuple[float, float]:
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
-def paired_difference(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> Difference:
-    """Mean of first - second over the same images in the same order, with the paired t interval."""
-    _enough(first)
-    gaps = first.astype(np.float64) - second.astype(np.float64)
-    df, error = len(gaps) - 1, _standard_error(gaps)
-    value, reach = float(gaps.mean()), _t_quantile(df, (1 + LEVEL) / 2)
+def over_seeds(outcomes: Float[np.ndarray, "s n"], unit: str) -> Metric:
+    """The mean of one arm: seeds x images, with the interval over both. One seed: over images (`mean`)."""
+    if len(outcomes) == 1:
+        return mean(outcomes[0], unit)
+    _enough(outcomes[0])
+    wide = outcomes.astype(np.float64)
+    spread = combine(_seed_parts(wide), _image_part(wide.mean(axis=0)))
+    value, half = float(wide.mean()), spread.reach
+    return Metric(value=value, low=value - half, high=value + half, unit=unit, n=wide.shape[1])
+
+
+def difference(first: Float[np.ndarray, "s n"], second: Float[np.ndarray, "t n"]) -> Difference:
+    """Mean of `first` - mean of `second`: rows are pretraining seeds (unpaired), columns the same images (paired).
+
+    With one seed in either arm only the image part can be known: another seed is then not in the interval.
+    """
+    _enough(first[0])
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    known = min(len(a), len(b)) > 1
+    seeds = [*_seed_parts(a), *_seed_parts(b)] if known else []
+    spread = combine(seeds, _image_part(a.mean(axis=0) - b.mean(axis=0)))
+    return difference_of(float(a.mean() - b.mean()), spread, a.shape[1], (len(a), len(b)))
+
+
+def difference_of(value: float, spread: Spread, n: int, seeds: tuple[int, int]) -> Difference:
+    """A value with its interval and the smallest difference that its variance would let a test find."""
     return Difference(
         value=value,
-        low=value - reach * error,
-        high=value + reach * error,
-        smallest=(reach + _t_quantile(df, POWER)) * error,
-        n=len(gaps),
+        low=value - spread.reach,
+        high=value + spread.reach,
+        smallest=spread.reach + _t_quantile(spread.df, POWER) * math.sqrt(spread.variance),
+        n=n,
+        seeds=seeds,
+        seed_sd=math.sqrt(spread.seeds),
+        image_sd=math.sqrt(spread.images),
     )
+
+
+def combine(seeds: list[SeedPart], images: Part) -> Spread:
+    """Add the parts (contracts.md 8): seeds + images - the residual in both, but at least the larger of the two.
+
+    The degrees of freedom are Satterthwaite's (1946): variance^2 over the sum of part^2 / df.
+    """
+    of_seeds = sum(one.means.variance for one in seeds)
+    twice = sum(one.residual.variance for one in seeds)
+    variance = max(of_seeds + images.variance - twice, of_seeds, images.variance)
+    parts = [images, *(one.means for one in seeds), *(one.residual for one in seeds)]
+    below = sum(part.variance**2 / part.df for part in parts)
+    df = variance**2 / below if below > 0 else images.df  # no variance at all: every outcome is the same
+    return Spread(variance=variance, df=df, seeds=of_seeds, images=images.variance)
+
+
+def _seed_parts(outcomes: Float[np.ndarray, "s n"]) -> list[SeedPart]:
+    """Of one arm: the variance of its mean from its seeds' means, and the seed x image residual inside it."""
+    s, n = outcomes.shape
+    rest = outcomes - outcomes.mean(axis=0) - outcomes.mean(axis=1, keepdims=True) + outcomes.mean()
+    df = (s - 1) * (n - 1)
+    return [
+        SeedPart(
+            means=Part(variance=float(outcomes.mean(axis=1).var(ddof=1)) / s, df=s - 1),
+            residual=Part(variance=float((rest**2).sum()) / df / (s * n), df=df),
+        )
+    ]
+
+
+def _image_part(averages: Float[np.ndarray, " n"]) -> Part:
+    return Part(variance=float(averages.var(ddof=1)) / len(averages), df=len(averages) - 1)
 
 
 def _standard_error(outcomes: Float[np.ndarray, " n"]) -> float:

@@ -4,8 +4,28 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from insloc_eval.stats import mean, paired_difference, share, wilson
+from insloc_eval.stats import Difference, difference, mean, over_seeds, share, wilson
 from insloc_hub.errors import InslocError
+
+DESIGNS = [(seeds, images, sd) for seeds in (3, 5) for images in (72, 500) for sd in (0.0, 0.02, 0.1)]
+DRAWS = 1500
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    return difference(first[None], second[None])
+
+
+def two_arms(generator: np.random.Generator, seeds: int, images: int, sd: float) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes [seed, image] of two equal arms with a variance of 1 over images: half of it is how hard the image is,
+    a quarter what the arm makes of it, a quarter what the seed does; and seeds that differ by `sd`."""
+    hard = generator.normal(0, 0.5**0.5, images)
+    return tuple(  # type: ignore[return-value]
+        hard
+        + generator.normal(0, 0.5, images)
+        + generator.normal(0, 0.5, (seeds, images))
+        + generator.normal(0, sd, (seeds, 1))
+        for _ in range(2)
+    )
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 20), (1, 20), (13, 20), (20, 20), (470, 1000)])
@@ -90,3 +110,72 @@ def test_fewer_than_two_images_give_no_interval(few: np.ndarray) -> None:
         mean(few, "cells")
     with pytest.raises(InslocError, match="at least 2"):
         share(few)
+
+
+def test_an_arm_difference_is_the_formula_of_the_contract_written_out() -> None:
+    a, b = two_arms(np.random.default_rng(5), 3, 8, 0.5)
+    b = b[:2]
+    gap = difference(a, b)
+
+    def residual(y: np.ndarray) -> float:
+        s, n = y.shape
+        total = 0.0
+        for i in range(s):
+            for j in range(n):
+                total += (y[i, j] - y[i].mean() - y[:, j].mean() + y.mean()) ** 2
+        return total / ((s - 1) * (n - 1)) / (s * n)
+
+    seeds = a.mean(1).var(ddof=1) / 3, b.mean(1).var(ddof=1) / 2
+    images = (a.mean(0) - b.mean(0)).var(ddof=1) / 8
+    twice = residual(a), residual(b)
+    variance = max(sum(seeds) + images - sum(twice), sum(seeds), images)
+    below = seeds[0] ** 2 / 2 + seeds[1] ** 2 / 1 + images**2 / 7 + twice[0] ** 2 / 14 + twice[1] ** 2 / 7
+    df = variance**2 / below
+    half = scipy_stats.t.ppf(0.975, df) * variance**0.5
+    assert gap.value == pytest.approx(a.mean() - b.mean())
+    assert (gap.low, gap.high) == pytest.approx((gap.value - half, gap.value + half))
+    assert gap.smallest == pytest.approx(half + scipy_stats.t.ppf(0.8, df) * variance**0.5)
+    assert gap.seeds == (3, 2) and gap.n == 8
+    assert (gap.seed_sd, gap.image_sd) == pytest.approx((sum(seeds) ** 0.5, images**0.5))
+
+
+def test_the_variance_is_never_below_either_of_its_parts() -> None:
+    """All variation is seed x image residual: the two parts less the residual would be about nothing."""
+    generator = np.random.default_rng(6)
+    for _ in range(50):
+        gap = difference(*(generator.normal(0, 1, (3, 20)) for _ in range(2)))
+        assert gap.high - gap.value >= 1.9 * max(gap.seed_sd, gap.image_sd)
+
+
+@pytest.mark.parametrize(("seeds", "images", "sd"), DESIGNS)
+def test_intervals_of_arms_cover_no_difference_95_times_in_100_and_find_the_smallest_one_80_times(
+    seeds: int, images: int, sd: float
+) -> None:
+    generator = np.random.default_rng([seeds, images, int(1000 * sd)])
+    gaps = [difference(*two_arms(generator, seeds, images, sd)) for _ in range(DRAWS)]
+    assert 0.93 <= np.mean([not gap.shown for gap in gaps]) <= 0.98
+    # The stated value is itself estimated; variances, not their roots, are so without bias: hence the mean of squares.
+    smallest = np.mean([gap.smallest**2 for gap in gaps]) ** 0.5
+    assert 0.76 <= np.mean([gap.low + smallest > 0 for gap in gaps]) <= 0.84
+
+
+@pytest.mark.parametrize(("seeds", "images", "sd"), [(3, 72, 0.1), (5, 500, 0.02)])
+def test_the_interval_of_one_arm_covers_its_true_mean(seeds: int, images: int, sd: float) -> None:
+    generator = np.random.default_rng(8)
+    metrics = [over_seeds(two_arms(generator, seeds, images, sd)[0], "share") for _ in range(DRAWS)]
+    assert 0.93 <= np.mean([m.low <= 0 <= m.high for m in metrics]) <= 0.98
+
+
+def test_with_one_seed_in_an_arm_only_the_images_are_in_the_interval() -> None:
+    a, b = two_arms(np.random.default_rng(9), 3, 40, 5.0)
+    known = scipy_stats.ttest_rel(a.mean(0), b[0]).confidence_interval()
+    gap = difference(a, b[:1])
+    assert (gap.low, gap.high) == pytest.approx((known.low, known.high))
+    assert gap.seeds == (3, 1) and gap.seed_sd == 0.0
+    assert over_seeds(a[:1], "share") == mean(a[0], "share")
+
+
+def test_arms_that_agree_on_everything_differ_by_nothing() -> None:
+    ones = np.ones((3, 10))
+    gap = difference(ones, ones)
+    assert (gap.value, gap.low, gap.high, gap.smallest) == (0, 0, 0, 0) and not gap.shown
