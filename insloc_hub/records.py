@@ -5,10 +5,14 @@ hash of the fields before `metrics`: what was asked, of what, on what. "The same
 """
 
 import dataclasses
+import functools
+import os
 import platform
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from insloc_hub.errors import BadData
@@ -37,6 +41,8 @@ class ModelFacts:
     arch: str
     sha256: str
     """Digest of the weights as loaded (insloc_hub.models.create.weights_digest)."""
+    recipe: str = ""
+    """Digest of the pretraining recipe without its seed, where the model's folder says it: seeds of one arm share it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +68,7 @@ class Result:
     model: ModelFacts
     data: DataFacts
     pretrain_seed: int | None
-    """None where it is not known (a stranger's weights)."""
+    """From the exported folder's config.json, or of a random model its own; None where it is not known."""
     eval_seed: int
     metrics: dict[str, Metric]
     not_applicable: str = ""
@@ -160,4 +166,25 @@ def environment() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {**found, "python": platform.python_version(), "machine": platform.machine(), "system": sys.platform}
+    commit = checkout()
+    found |= {"git": commit} if commit else {}
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs"
+    return {**found, "python": platform.python_version(), "machine": machine, "system": sys.platform}
+
+
+@functools.cache
+def checkout(package: Path = Path(__file__).parent) -> str:
+    """Commit of the checkout that this package runs from, "+changes" where tracked files differ; empty outside of one."""
+    root = package.parent
+    if not (root / ".git").exists():
+        return ""
+    answers = []
+    for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(["git", "-C", str(root), *question], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        if done.returncode:
+            return ""
+        answers.append(done.stdout.strip())
+    return answers[0] + ("+changes" if answers[1] else "")

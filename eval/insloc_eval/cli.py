@@ -61,16 +61,17 @@ def compare(
     first: Annotated[str, tyro.conf.Positional],
     second: Annotated[str, tyro.conf.Positional],
 ) -> None:
-    """Differences of two models on the same images, with intervals.
+    """Differences of two arms on the same images, with intervals. An arm is a model, or several seeds of one recipe.
 
     Examples:
       insloc-eval compare results runs/first random:resnet18
+      insloc-eval compare results "runs/insloc-seed*" "runs/moco-seed*"
       insloc-eval compare results 3f2a81c0 77b1de42
 
     Args:
         results: Folder of records.
-        first: Model as the report names it, or the start of a record's id.
-        second: Model or record that is subtracted.
+        first: Model as the report names it, a pattern of models, or the start of a record's id; commas between several.
+        second: The arm that is subtracted.
     """
     from insloc_eval.ask import shown
     from insloc_eval.compare import compare_models, sentences

@@ -1,60 +1,84 @@
-"""Paired differences of two records: the same images, the same protocol, two models. Torch-free."""
+"""Differences of two arms: one or several models each, the same protocol, the same images. Torch-free.
+
+An arm is what was asked for: a model's name, a pattern, or ids. Several models of an arm must be pretraining seeds of one
+recipe, as far as their records say; anything else is refused with the reason, never averaged.
+"""
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from insloc_eval.stats import ONE_SEED, Difference, difference
+from insloc_eval.stats import ONE_SEED, Difference, difference, over_seeds, share
 from insloc_eval.store import Judged, load, pick, record_path
 from insloc_hub.errors import InslocError
-from insloc_hub.records import Result
+from insloc_hub.records import Metric, Result
 
 
 class NotComparable(InslocError):
-    """Two records that answer different questions; the text gives the reason."""
+    """Records that answer different questions; the text gives the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """First minus second, metric by metric."""
+    """First arm minus second, metric by metric."""
 
-    first: Result
-    second: Result
+    first: tuple[Result, ...]
+    """One record for each pretraining seed."""
+    second: tuple[Result, ...]
     differences: dict[str, Difference]
+    alone: dict[str, tuple[Metric, Metric]]
+    """The two arms' own means on the shared images."""
     units: dict[str, str]
+
+    @property
+    def protocol(self) -> str:
+        """Family/name@version."""
+        return self.first[0].protocol
 
 
 def compare_models(folder: Path, first: str, second: str) -> list[Comparison]:
-    """Every pair of stored records of two models (names or ids) that can be compared. NotComparable: there is none."""
+    """Every question that both arms answered, compared. `first`, `second`: see store.pick. NotComparable: there is none."""
     found, reasons = [], []
-    for a in pick(folder, first):
-        for b in pick(folder, second):
-            why = obstacle(a, b)
-            if why:
-                reasons.append(f"{a.protocol} {a.id} and {b.protocol} {b.id}: {why}")
-            else:
-                paths = [record_path(folder, r.task, r.id) for r in (a, b)]
-                found.append(compare(load(paths[0]), load(paths[1])))
+    arms_a, arms_b = _by_question(pick(folder, first)), _by_question(pick(folder, second))
+    for question, a in arms_a.items():
+        if question not in arms_b:
+            continue
+        try:
+            found.append(compare(*(tuple(_load(folder, result) for result in arm) for arm in (a, arms_b[question]))))
+        except NotComparable as error:
+            reasons.append(str(error))
     if not found:
+        pairs = [(a[0], b[0]) for a in arms_a.values() for b in arms_b.values()]
+        reasons = reasons or [f"{a.protocol} {a.id} and {b.protocol} {b.id}: {obstacle(a, b)}" for a, b in pairs]
         raise NotComparable("not comparable: " + "; ".join(reasons))
     return found
 
 
-def compare(first: Judged, second: Judged) -> Comparison:
-    """The paired differences of two records. NotComparable: with the reason."""
-    a, b = first.result, second.result
-    why = obstacle(a, b)
-    if why:
-        raise NotComparable(f"{a.id} and {b.id} are not comparable: {why}")
-    _, left, right = np.intersect1d(first.outcomes["keys"], second.outcomes["keys"], return_indices=True)
-    shared = [name for name in a.metrics if name in b.metrics]
-    return Comparison(
-        first=a,
-        second=b,
-        differences={n: difference(first.outcomes[n][left][None], second.outcomes[n][right][None]) for n in shared},
-        units={name: a.metrics[name].unit for name in shared},
-    )
+def compare(first: tuple[Judged, ...], second: tuple[Judged, ...]) -> Comparison:
+    """The differences of two arms on the images that all their models could read. NotComparable: with the reason."""
+    a, b = (tuple(judged.result for judged in arm) for arm in (first, second))
+    for one in (*a[1:], *b):
+        if why := obstacle(a[0], one):
+            raise NotComparable(f"{a[0].id} and {one.id} are not comparable: {why}")
+    for arm in (a, b):
+        if why := not_one_arm(arm):
+            raise NotComparable(f"{', '.join(result.id for result in arm)} are no arm: {why}")
+    if {result.id for result in a} & {result.id for result in b}:
+        raise NotComparable("they share one record: the same weights can't be in both arms")
+    keys = reduce(np.intersect1d, [judged.outcomes["keys"] for judged in (*first, *second)])
+    differences, alone = {}, {}
+    for name in (name for name in a[0].metrics if all(name in result.metrics for result in (*a, *b))):
+        values = [np.stack([_values(judged, name, keys) for judged in arm]) for arm in (first, second)]
+        counted = ~np.isnan(np.concatenate(values)).any(axis=0)
+        x, y = (one[:, counted] for one in values)
+        differences[name] = difference(x, y)
+        alone[name] = (_alone(x, a[0].metrics[name]), _alone(y, a[0].metrics[name]))
+    units = {name: a[0].metrics[name].unit for name in differences}
+    return Comparison(first=a, second=b, differences=differences, alone=alone, units=units)
 
 
 def obstacle(a: Result, b: Result) -> str:
@@ -77,11 +101,28 @@ def obstacle(a: Result, b: Result) -> str:
     return ""
 
 
+def not_one_arm(arm: tuple[Result, ...]) -> str:
+    """Why several models are no seeds of one recipe; empty where they can be."""
+    for what, values in (
+        ("architecture", {result.model.arch for result in arm}),
+        ("recipe", {result.model.recipe for result in arm}),
+    ):
+        if len(values) > 1:
+            return f"they are of more than one {what} ({', '.join(sorted(value or 'unknown' for value in values))})"
+    seeds = [result.pretrain_seed for result in arm if result.pretrain_seed is not None]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    return f"more than one of them has pretraining seed {twice[0]}; name one by the start of its id" if twice else ""
+
+
 def verdict(name: str, difference: Difference, unit: str) -> str:
     """One metric's difference in words."""
-    text = f"{name}: {difference.value:+.4f} {unit} [{difference.low:+.4f}, {difference.high:+.4f}], n {difference.n}: "
+    a, b = difference.seeds
+    seeds = "1 seed an arm" if (a, b) == (1, 1) else f"{a} and {b} seeds"
+    interval = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+    text = f"{name}: {difference.value:+.4f} {unit} {interval}, {difference.n} images, {seeds}: "
     if difference.shown:
-        text += f"{'higher' if difference.value > 0 else 'lower'} on these images"
+        text += "higher" if difference.value > 0 else "lower"
+        text += " on these images" if min(a, b) == 1 else ""
     else:
         text += "no difference shown"
     return text + f" (smallest detectable: {difference.smallest:.4f})"
@@ -89,7 +130,52 @@ def verdict(name: str, difference: Difference, unit: str) -> str:
 
 def sentences(comparison: Comparison) -> list[str]:
     """The comparison as lines of text."""
-    a, b = comparison.first, comparison.second
-    lines = [f"{a.protocol} on {a.data.name}: {a.model.spec} ({a.id}) minus {b.model.spec} ({b.id})"]
-    lines += [f"  {verdict(name, gap, comparison.units[name])}" for name, gap in comparison.differences.items()]
-    return [*lines, f"  {ONE_SEED}"]
+    a, b = (_named(arm) for arm in (comparison.first, comparison.second))
+    lines = [f"{comparison.protocol} on {comparison.first[0].data.name}: {a} minus {b}"]
+    for name, gap in comparison.differences.items():
+        lines.append(f"  {verdict(name, gap, comparison.units[name])}")
+        lines.append("    " + " and ".join(f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" for m in comparison.alone[name]))
+    return [*lines, f"  {seeds_note(comparison)}"]
+
+
+def seeds_note(comparison: Comparison) -> str:
+    """What the intervals cover."""
+    counts = len(comparison.first), len(comparison.second)
+    if min(counts) == 1:
+        return ONE_SEED
+    text = (
+        f"{counts[0]} and {counts[1]} pretraining seeds: the intervals cover the choice of seeds (unpaired) and of test images"
+    )
+    unknown = [r.model.spec for r in (*comparison.first, *comparison.second) if r.pretrain_seed is None]
+    return text + (f". Taken as seeds of one recipe, though no record says so: {', '.join(unknown)}" if unknown else ".")
+
+
+def _by_question(results: list[Result]) -> dict[tuple[str, str, str, str, int], list[Result]]:
+    """Records by what they answer: those of one group can stand in one comparison."""
+    groups: dict[tuple[str, str, str, str, int], list[Result]] = {}
+    for r in sorted(results, key=lambda r: (r.protocol, r.pretrain_seed or 0, r.id)):
+        question = (r.protocol, r.protocol_hash, r.data.fingerprint, r.data.split, r.eval_seed)
+        groups.setdefault(question, []).append(r)
+    return groups
+
+
+def _load(folder: Path, result: Result) -> Judged:
+    return load(record_path(folder, result.task, result.id))
+
+
+def _values(judged: Judged, name: str, keys: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Outcomes of the images `keys`, which are sorted, in their order."""
+    _, _, at = np.intersect1d(keys, judged.outcomes["keys"], return_indices=True)
+    values: npt.NDArray[np.float64] = judged.outcomes[name][at].astype(np.float64)
+    return values
+
+
+def _alone(values: npt.NDArray[np.float64], known: Metric) -> Metric:
+    """An arm's own mean; a share of one seed has Wilson's interval."""
+    one = len(values) == 1 and known.unit == "share" and bool(np.isin(values, (0, 1)).all())
+    return share(values[0]) if one else over_seeds(values, known.unit)
+
+
+def _named(arm: tuple[Result, ...]) -> str:
+    names = [f"{result.model.spec} ({result.id})" for result in arm]
+    return names[0] if len(arm) == 1 else f"{len(arm)} models [{', '.join(names)}]"

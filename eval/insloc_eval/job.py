@@ -4,6 +4,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
+from insloc_eval.origin import Origin
 from insloc_eval.protocols import Protocol
 from insloc_eval.sets import Split
 from insloc_eval.stats import ONE_SEED
@@ -29,13 +32,15 @@ class Job:
     """Folder of features."""
     shown: str
     """The model's name in records."""
+    origin: Origin = field(default_factory=Origin)
+    """Of the weights: seed and recipe of their pretraining."""
     command: str = ""
     started: float = field(default_factory=time.monotonic)
 
     @property
     def model(self) -> ModelFacts:
         """For the record."""
-        return ModelFacts(spec=self.shown, arch=self.extractor.arch, sha256=self.extractor.sha256)
+        return ModelFacts(spec=self.shown, arch=self.extractor.arch, sha256=self.extractor.sha256, recipe=self.origin.recipe)
 
     @property
     def input_px(self) -> int:
@@ -51,7 +56,7 @@ class Job:
             protocol_hash=self.protocol.hash(self.extractor.precision),
             model=self.model,
             data=self.data,
-            pretrain_seed=None,
+            pretrain_seed=self.origin.seed,
             eval_seed=self.seed,
         )
 
@@ -71,7 +76,7 @@ class Job:
             protocol_hash=self.protocol.hash(self.extractor.precision),
             model=self.model,
             data=self.data,
-            pretrain_seed=None,
+            pretrain_seed=self.origin.seed,
             eval_seed=self.seed,
             metrics=metrics,
             not_applicable=not_applicable,
@@ -79,10 +84,16 @@ class Job:
             maps=maps or {},
             counts={"input_px": self.input_px, **self.split.counts, **counts},
             notes=(*self.split.notes, *notes, *(() if not_applicable else (ONE_SEED,))),
-            env={**environment(), "device": self.extractor.device.type, "precision": self.extractor.precision},
+            env={**environment(), "device": device_name(self.extractor), "precision": self.extractor.precision},
             command=self.command,
             duration_s=round(time.monotonic() - self.started, 3),
         )
+
+
+def device_name(extractor: Extractor) -> str:
+    """cpu, or the name of the card."""
+    kind = extractor.device.type
+    return f"cuda: {torch.cuda.get_device_name(extractor.device)}" if kind == "cuda" else kind
 
 
 def data_facts(split: Split, protocol: Protocol) -> DataFacts:

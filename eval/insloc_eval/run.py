@@ -18,6 +18,7 @@ from insloc_hub.records import Result
 
 if TYPE_CHECKING:
     from insloc_eval.job import Job
+    from insloc_eval.origin import Origin
     from insloc_eval.sets import Split
     from insloc_hub.models.extractor import Extractor
 
@@ -55,6 +56,8 @@ def evaluate(
         cache=cache,
     )
     ask.check()
+    from insloc_eval.origin import origin
+
     splits = _splits(ask)
     floors: dict[str, list[Result]] = {}
     results: dict[str, Result] = {}
@@ -64,10 +67,10 @@ def evaluate(
             floors[extractor.arch] = [
                 _judge(job, out, [])
                 for name, random in _floor_models(extractor.arch, ask)
-                for job in _jobs(name, random, ask, splits)
+                for job in _jobs(name, random, ask, splits, origin(f"random:{extractor.arch}@{FLOOR_SEED}"))
             ]
             results |= {result.id: result for result in floors[extractor.arch]}
-        for job in _jobs(shown(spec), extractor, ask, splits):
+        for job in _jobs(shown(spec), extractor, ask, splits, origin(spec)):
             if job.id not in results:
                 floor = [] if spec.startswith("random:") else floors[extractor.arch]
                 results[job.id] = _judge(job, out, floor)
@@ -121,7 +124,7 @@ def _floor_models(arch: str, ask: Ask) -> Iterator[tuple[str, "Extractor"]]:
         yield f"random:{arch} (ordinary norms)", second
 
 
-def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split"]) -> Iterator["Job"]:
+def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split"], source: "Origin") -> Iterator["Job"]:
     """One job for each protocol; made when its turn comes, since it looks at the clock."""
     from insloc_eval.cache import default_folder
     from insloc_eval.job import Job, data_facts
@@ -136,6 +139,7 @@ def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split
             seed=ask.seed,
             cache=ask.cache or default_folder(),
             shown=name,
+            origin=source,
             command=ask.command(),
         )
 

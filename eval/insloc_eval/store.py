@@ -8,6 +8,7 @@ edited number is named, never reported.
 import json
 import zipfile
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from insloc_hub.records import Result, result_from_dict
 CLOSE = 1e-9
 
 Outcomes = dict[str, npt.NDArray[Any]]
-"""`keys` of the test images, and per metric one number for each of them."""
+"""`keys` of the test images, and per metric one number for each of them; NaN where an image has none of this metric."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,9 +70,10 @@ def load(path: Path) -> Judged:
     result = load_result(path)
     outcomes = _outcomes(path.with_suffix(".npz"))
     for name, metric in result.metrics.items():
-        if name not in outcomes or len(outcomes[name]) != metric.n:
+        counted = outcomes[name][~np.isnan(outcomes[name])] if name in outcomes else np.zeros(0)
+        if len(counted) != metric.n:
             raise BadData(path, f"its outcomes {path.stem}.npz have no {metric.n} values of {name}; run it again")
-        if abs(float(outcomes[name].mean()) - metric.value) > CLOSE:
+        if abs(float(counted.mean()) - metric.value) > CLOSE:
             raise BadData(path, f"{name} is not the mean of its outcomes in {path.stem}.npz: edited or half-written")
     return Judged(result=result, outcomes=outcomes)
 
@@ -105,15 +107,23 @@ def browse(folder: Path) -> Shelf:
     return Shelf(results=results, problems=problems)
 
 
-def pick(folder: Path, name: str) -> list[Result]:
-    """The records of `folder` whose model or id `name` means (an id may be cut short). BadData: none."""
+def pick(folder: Path, names: str) -> list[Result]:
+    """The records of `folder` that `names` mean. BadData: a name that means none.
+
+    A name is a model as the report names it, a pattern of models (* and ?), or the start of an id; several stand with
+    commas between.
+    """
     results = browse(folder).results
-    hits = [result for result in results if name == result.model.spec]
-    hits = hits or [result for result in results if len(name) >= 4 and result.id.startswith(name)]
-    if not hits:
-        known = ", ".join(sorted({result.model.spec for result in results})) or "none"
-        raise BadData(folder, f"no record of {name!r}, as a model or as the start of an id. Models there: {known}")
-    return hits
+    found: list[Result] = []
+    for name in names.split(","):
+        hits = [result for result in results if name == result.model.spec]
+        hits = hits or [result for result in results if fnmatchcase(result.model.spec, name)]
+        hits = hits or [result for result in results if len(name) >= 4 and result.id.startswith(name)]
+        if not hits:
+            known = ", ".join(sorted({result.model.spec for result in results})) or "none"
+            raise BadData(folder, f"no record of {name!r}, as a model or as the start of an id. Models there: {known}")
+        found += [hit for hit in hits if hit not in found]
+    return found
 
 
 def _outcomes(path: Path) -> Outcomes:

@@ -143,7 +143,7 @@ def _evaluate(out: Path, model: Path, train_limit: int) -> tuple[list[Result], t
     """All records, and a sentence for each protocol: trained minus each random initialisation."""
     results = evaluate(
         [str(model)],
-        ["linear", "patches"],
+        ["linear/logistic", "patches/linear", "patches/relocate"],
         out / "world",
         out / "results",
         device="cpu",
@@ -154,7 +154,7 @@ def _evaluate(out: Path, model: Path, train_limit: int) -> tuple[list[Result], t
     sentences = []
     for rival in sorted({r.model.spec for r in results} - {mine}):
         for comparison in compare_models(out / "results", mine, rival):
-            protocol = comparison.first.protocol
+            protocol = comparison.protocol
             name = PRIMARY[protocol]
             said = verdict(name, comparison.differences[name], comparison.units[name])
             sentences.append(f"{protocol}, minus {rival}: {said}")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from insloc_eval.compare import NotComparable, compare, compare_models, sentences, verdict
-from insloc_eval.stats import Difference, paired_difference
+from insloc_eval.stats import ONE_SEED, Difference, difference, over_seeds
 from insloc_eval.store import Judged, outcomes_of, save
-from insloc_hub.records import DataFacts
+from insloc_hub.records import DataFacts, ModelFacts
 
 MakeRecord = Callable[..., Judged]
 DATA = DataFacts(name="photos", split="test of train/ and val/", fingerprint="other", n=4)
@@ -17,8 +17,8 @@ DATA = DataFacts(name="photos", split="test of train/ and val/", fingerprint="ot
 
 def test_the_difference_is_the_paired_one_with_the_sign_of_first_minus_second(make_record: MakeRecord) -> None:
     first, second = [1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]
-    found = compare(make_record("a", first), make_record("b", second)).differences["top1"]
-    assert found == paired_difference(np.array(first), np.array(second))
+    found = compare((make_record("a", first),), (make_record("b", second),)).differences["top1"]
+    assert found == difference(np.array([first]), np.array([second]))
     assert found.value == 0.5
 
 
@@ -30,7 +30,7 @@ def test_images_are_matched_by_key_where_one_model_missed_some(make_record: Make
         ),
         outcomes=outcomes_of(("3.png", "1.png", "0.png"), top1=np.array([0.0, 0.0, 1.0])),
     )
-    found = compare(first, second).differences["top1"]
+    found = compare((first,), (second,)).differences["top1"]
     assert found.n == 3
     assert found.value == pytest.approx(1 / 3)  # 0: 1 - 1, 1: 0 - 0, 3: 1 - 0
 
@@ -54,7 +54,7 @@ def test_records_of_different_questions_are_not_comparable_and_the_reason_is_giv
 ) -> None:
     a, b = make_record("a", [1, 0, 1, 0]), make_record("b", [1, 0, 0, 0], **changes)
     with pytest.raises(NotComparable, match=reason):
-        compare(a, b)
+        compare((a,), (b,))
     save(tmp_path, a)
     save(tmp_path, b)
     with pytest.raises(NotComparable, match=reason):
@@ -72,8 +72,8 @@ def test_all_stored_protocols_of_two_models_are_compared(make_record: MakeRecord
         save(tmp_path, make_record(spec, [1, 0, 1, 0]))
         save(tmp_path, make_record(spec, [1, 0, 1, 1], protocol="patches/linear@1", task="patches"))
     found = compare_models(tmp_path, "a", "b")
-    assert sorted(c.first.protocol for c in found) == ["linear/logistic@1", "patches/linear@1"]
-    assert {c.second.model.spec for c in found} == {"b"}
+    assert sorted(c.protocol for c in found) == ["linear/logistic@1", "patches/linear@1"]
+    assert {c.second[0].model.spec for c in found} == {"b"}
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,86 @@ def test_all_stored_protocols_of_two_models_are_compared(make_record: MakeRecord
     [(-0.1, 0.3, "no difference shown"), (0.0, 0.2, "no difference shown"), (0.1, 0.3, "higher"), (-0.3, -0.1, "lower")],
 )
 def test_the_verdict_follows_the_interval(low: float, high: float, words: str) -> None:
-    gap = Difference(value=(low + high) / 2, low=low, high=high, smallest=0.123, n=9)
+    gap = Difference(value=(low + high) / 2, low=low, high=high, smallest=0.123, n=9, seeds=(1, 1), seed_sd=0.0, image_sd=0.1)
     text = verdict("top1", gap, "share")
     assert words in text and "smallest detectable: 0.1230" in text and f"{low:+.4f}" in text
 
 
 def test_the_text_says_that_one_seed_is_one_seed(make_record: MakeRecord) -> None:
-    lines = sentences(compare(make_record("a", [1, 0, 1, 0]), make_record("b", [1, 0, 0, 0])))
+    lines = sentences(compare((make_record("a", [1, 0, 1, 0]),), (make_record("b", [1, 0, 0, 0]),)))
     assert "a (" in lines[0] and "minus b (" in lines[0]
     assert "One pretraining seed" in lines[-1]
+
+
+def arm(make_record: MakeRecord, name: str, outcomes: np.ndarray, **changes: object) -> tuple[Judged, ...]:
+    """One record for each row of outcomes, seeds 0, 1, ..."""
+    facts = [
+        ModelFacts(spec=f"runs/{name}-{s}", arch="resnet18", sha256=f"{name}{s}", recipe=name) for s in range(len(outcomes))
+    ]
+    return tuple(
+        make_record("", list(row), model=facts[s], **{"pretrain_seed": s, **changes}) for s, row in enumerate(outcomes)
+    )
+
+
+def two(make_record: MakeRecord, **changes: object) -> tuple[tuple[Judged, ...], tuple[Judged, ...], np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 2, (3, 20)).astype(float), generator.integers(0, 2, (2, 20)).astype(float)
+    return arm(make_record, "ours", x, **changes), arm(make_record, "theirs", y, **changes), x, y
+
+
+def test_arms_of_several_seeds_are_compared_unpaired_over_seeds_and_paired_over_images(make_record: MakeRecord) -> None:
+    a, b, x, y = two(make_record)
+    found = compare(a, b)
+    assert found.differences["top1"] == difference(x, y)
+    for ours, known in zip(found.alone["top1"], (over_seeds(x, "share"), over_seeds(y, "share")), strict=True):
+        assert (ours.value, ours.low, ours.high) == pytest.approx((known.value, known.low, known.high))
+    text = "\n".join(sentences(found))
+    assert "3 and 2 pretraining seeds" in text and ONE_SEED not in text and "20 images, 3 and 2 seeds" in text
+
+
+def test_arms_are_formed_by_patterns_and_lists_of_names(make_record: MakeRecord, tmp_path: Path) -> None:
+    a, b, x, y = two(make_record)
+    for judged in (*a, *b):
+        save(tmp_path, judged)
+    whole = difference(x, y)
+    for first in ("runs/ours-*", "runs/ours-0,runs/ours-1,runs/ours-2", ",".join(j.result.id[:6] for j in a)):
+        (found,) = compare_models(tmp_path, first, "runs/theirs-?")
+        assert found.differences["top1"] == whole
+    (found,) = compare_models(tmp_path, "runs/ours-*", "runs/theirs-0")
+    assert found.differences["top1"].seeds == (3, 1) and sentences(found)[-1].strip() == ONE_SEED
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pretrain_seed": 1}, "more than one of them has pretraining seed 1"),
+        ({"model": ModelFacts(spec="x", arch="resnet18", sha256="x", recipe="another")}, "more than one recipe .another, ours"),
+        ({"model": ModelFacts(spec="x", arch="resnet50", sha256="x", recipe="ours")}, "more than one architecture"),
+        ({"eval_seed": 3}, "evaluation seeds differ"),
+    ],
+)
+def test_models_that_are_no_seeds_of_one_recipe_are_no_arm(
+    make_record: MakeRecord, change: dict[str, object], reason: str
+) -> None:
+    a, b, _, _ = two(make_record)
+    odd = make_record("", list(a[0].outcomes["top1"]), **{"model": a[2].result.model, "pretrain_seed": 2, **change})
+    with pytest.raises(NotComparable, match=reason):
+        compare((*a[:2], odd), b)
+
+
+def test_one_record_is_not_in_both_arms(make_record: MakeRecord) -> None:
+    a, _, _, _ = two(make_record)
+    with pytest.raises(NotComparable, match="the same weights"):
+        compare(a, a[1:])
+
+
+def test_seeds_that_no_record_knows_are_said(make_record: MakeRecord) -> None:
+    a, b, _, _ = two(make_record, pretrain_seed=None)
+    assert "no record says so: runs/ours-0, runs/ours-1" in sentences(compare(a, b))[-1]
+
+
+def test_images_without_an_outcome_of_a_metric_are_left_out_of_that_metric(make_record: MakeRecord) -> None:
+    a, b, x, y = two(make_record)
+    b[1].outcomes["top1"][4] = np.nan
+    found = compare(a, b).differences["top1"]
+    assert found == difference(np.delete(x, 4, axis=1), np.delete(y, 4, axis=1))
