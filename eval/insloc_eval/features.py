@@ -39,7 +39,7 @@ class FeatureSpec:
     map: str
     """pooled: the model's own vector; last: its deepest map."""
     pooling: str
-    """model, or grid-G/roialign-B/mean: one vector for each cell of a G x G grid."""
+    """model, max, or grid-G/roialign-B/mean: one vector for each cell of a G x G grid."""
     grid: int = 0
     bins: int = 0
     head: str = "none"
@@ -75,6 +75,11 @@ def grid_spec(extractor: Extractor, transform: str, size_px: int, grid: int, bin
     return _spec(extractor, transform, size_px, map="last", pooling=pooling, grid=grid, bins=bins)
 
 
+def max_spec(extractor: Extractor, transform: str, size_px: int) -> FeatureSpec:
+    """The maximum of each channel of the last map."""
+    return _spec(extractor, transform, size_px, map="last", pooling="max")
+
+
 def extract(extractor: Extractor, samples: Sequence[Sample], spec: FeatureSpec, label: str) -> FeatureTable:
     """Compute features of every image that can be read. NotFinite: a network that gives no numbers."""
     transform = extractor.transform(spec.transform, spec.size_px)
@@ -103,6 +108,8 @@ def pool(extractor: Extractor, inputs: Float[Tensor, "b 3 s s"], spec: FeatureSp
         return vectors
     stride = max(extractor.channels)
     maps = extractor.forward(inputs, [stride], pooled=False).maps[stride]
+    if spec.pooling == "max":
+        return maps.amax(dim=(2, 3))
     cells = grid_cells(spec.grid, spec.size_px).to(maps)
     return torch.stack(region_means(maps, [cells] * len(maps), 1 / stride, bins=spec.bins))
 

@@ -26,7 +26,7 @@ INSLOC_EVAL = [sys.executable, "-m", "insloc_eval.cli"]
 def first(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Result], Path]:
     """An undisturbed run of two models by all tasks."""
     out = tmp_path_factory.mktemp("run")
-    models, tasks = ["random:resnet18@7", "random:resnet18"], ["patches", "linear"]
+    models, tasks = ["random:resnet18@7", "random:resnet18"], ["patches/linear", "patches/relocate", "linear/logistic"]
     cache = out / "cache"
     results = evaluate(models, tasks, world, out / "results", train_limit=24, test_limit=12, cache=cache, device="cpu")
     return results, out
@@ -58,7 +58,9 @@ def test_records_are_on_disk_with_the_command_and_without_folders_of_this_machin
     results, out = first
     shelf = browse(out / "results")
     assert essence(shelf.results) == essence(results) and shelf.problems == []
-    assert results[0].command.startswith("insloc-eval run --model random:resnet18@7 --model random:resnet18 --task patches")
+    assert results[0].command.startswith(
+        "insloc-eval run --model random:resnet18@7 --model random:resnet18 --task patches/linear"
+    )
     assert str(world) not in json.dumps([result.as_dict() for result in results])
 
 
@@ -67,7 +69,9 @@ def test_a_finished_record_is_not_computed_again(
 ) -> None:
     results, out = first
     stamps = {path: path.stat().st_mtime_ns for path in (out / "results").rglob("*.json")}
-    again = evaluate(["random:resnet18"], ["linear"], world, out / "results", train_limit=24, test_limit=12, device="cpu")
+    again = evaluate(
+        ["random:resnet18"], ["linear/logistic"], world, out / "results", train_limit=24, test_limit=12, device="cpu"
+    )
     assert {result.id for result in again} < set(essence(results))
     assert {path: path.stat().st_mtime_ns for path in (out / "results").rglob("*.json")} == stamps
     assert capsys.readouterr().err.count("kept") == 2
@@ -81,7 +85,7 @@ def test_a_damaged_record_is_computed_again_with_a_notice_and_is_the_same(
     path = out / "results" / "linear" / f"{wanted.id}.json"
     path.write_text(path.read_text()[:200])
     options = {"train_limit": 24, "test_limit": 12, "cache": out / "cache", "device": "cpu"}
-    again = evaluate(["random:resnet18"], ["linear"], world, out / "results", **options)  # type: ignore[arg-type]
+    again = evaluate(["random:resnet18"], ["linear/logistic"], world, out / "results", **options)  # type: ignore[arg-type]
     assert essence(again)[wanted.id] == wanted.metrics
     assert "computed again" in capsys.readouterr().err
 
@@ -90,7 +94,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_records(
     first: tuple[list[Result], Path], world: Path, tmp_path: Path
 ) -> None:
     results, _ = first
-    asked = ("--model", "random:resnet18", "--task", "patches/relocate", "--task", "linear", "--device", "cpu")
+    asked = ("--model", "random:resnet18", "--task", "patches/relocate", "--task", "linear/logistic", "--device", "cpu")
     command = [
         *INSLOC_EVAL,
         "run",

@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 from insloc_eval.job import Job
 from insloc_eval.store import Judged
-from insloc_eval.tasks import linear, patches, relocate
+from insloc_eval.tasks import knn, linear, moco, patches, relocate, sweep
 
 TASKS: dict[str, Callable[[Job], Judged]] = {
     "linear/logistic": linear.run,
+    "linear/sweep": sweep.run,
+    "linear/moco": moco.run,
+    "knn/dino": knn.run,
     "patches/linear": patches.run,
     "patches/relocate": relocate.run,
 }

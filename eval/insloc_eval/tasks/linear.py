@@ -27,15 +27,8 @@ def run(job: Job) -> Judged:
     out = torch.tensor(held_out(list(train.keys), list(labels.tolist()), protocol.held_out))
     classes = len(job.split.train.classes)
     answer = read_out(train.values, labels, out, test.values, classes, protocol)
-    order = answer.scores.argsort(dim=1, descending=True, stable=True)
-    right = (order == truth[:, None]).cpu().numpy()
-    learnt = len(set(labels.tolist()))
-    outcomes: dict[str, np.ndarray] = {"top1": right[:, 0].astype(np.float64)}
-    rows = {"chance": {"top1": 1 / learnt}, "most common class": {"top1": _commonest(labels, truth)}}
-    if learnt > protocol.top:
-        name = f"top{protocol.top}"
-        outcomes[name] = np.asarray(right[:, : protocol.top].any(axis=1), dtype=np.float64)
-        rows["chance"][name] = protocol.top / learnt
+    outcomes = ranked(answer.scores, truth, protocol.top, learnt := len(set(labels.tolist())))
+    rows = blind_rows(labels, truth, protocol.top, learnt)
     counts, notes = counts_of(train, test)
     result = job.result(
         metrics={name: share(values) for name, values in outcomes.items()},
@@ -44,6 +37,23 @@ def run(job: Job) -> Judged:
         notes=(*answer.notes, *notes),
     )
     return Judged(result=result, outcomes=outcomes_of(test.keys, **outcomes))
+
+
+def ranked(scores: torch.Tensor, truth: torch.Tensor, top: int, learnt: int) -> dict[str, np.ndarray]:
+    """Whether the label of each row is the best class, and among the `top` best where there are more learnt classes."""
+    right = (scores.argsort(dim=1, descending=True, stable=True) == truth[:, None]).cpu().numpy()
+    outcomes: dict[str, np.ndarray] = {"top1": right[:, 0].astype(np.float64)}
+    if learnt > top:  # among five of five classes is every label
+        outcomes[f"top{top}"] = np.asarray(right[:, :top].any(axis=1), dtype=np.float64)
+    return outcomes
+
+
+def blind_rows(labels: torch.Tensor, truth: torch.Tensor, top: int, learnt: int) -> dict[str, dict[str, float]]:
+    """What can be reached without looking."""
+    rows = {"chance": {"top1": 1 / learnt}, "most common class": {"top1": _commonest(labels, truth)}}
+    if learnt > top:
+        rows["chance"][f"top{top}"] = top / learnt
+    return rows
 
 
 def labels_of(images: ImageSet, table: FeatureTable) -> torch.Tensor:

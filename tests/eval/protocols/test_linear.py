@@ -4,6 +4,9 @@ from insloc_eval.protocols.linear import RECORDS
 
 FROZEN = {
     "linear/logistic@1": "50fdbcb761e2072a",
+    "linear/sweep@1": "d86b8335fbd1717f",
+    "linear/moco@1": "af9fbbcf0238298a",
+    "knn/dino@1": "af052d02ca396943",
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from insloc_eval.job import Job
 from insloc_eval.protocols import LINEAR_LOGISTIC, PATCHES_LINEAR, PATCHES_RELOCATE
+from insloc_eval.protocols.linear import KNN_DINO, LINEAR_SWEEP
 from insloc_eval.tasks import TASKS, linear, patches
 from insloc_eval.tasks.patches import cell_distances
 from insloc_hub.models.extractor import Extractor
@@ -17,6 +18,7 @@ from insloc_hub.models.extractor import Extractor
 Fill = Callable[..., Path]
 MakeJob = Callable[..., Job]
 MadeUp = Callable[..., Extractor]
+TRIED = [LINEAR_LOGISTIC, LINEAR_SWEEP, KNN_DINO, PATCHES_LINEAR, PATCHES_RELOCATE]
 
 
 def side(images: Tensor, stride: int) -> tuple[int, int]:
@@ -85,7 +87,7 @@ def test_features_without_content_find_the_most_common_class(
     assert result.rows["chance"]["top5"] == pytest.approx(5 / 7)
 
 
-@pytest.mark.parametrize("protocol", [LINEAR_LOGISTIC, PATCHES_LINEAR, PATCHES_RELOCATE], ids=lambda p: p.title)
+@pytest.mark.parametrize("protocol", TRIED, ids=lambda p: p.title)
 def test_every_number_is_the_mean_of_its_outcomes_one_for_each_test_image(
     protocol: object, world: Path, make_job: MakeJob, made_up: MadeUp
 ) -> None:
@@ -101,7 +103,7 @@ def test_every_number_is_the_mean_of_its_outcomes_one_for_each_test_image(
     assert job.protocol.primary in judged.result.metrics
 
 
-@pytest.mark.parametrize("protocol", [LINEAR_LOGISTIC, PATCHES_LINEAR, PATCHES_RELOCATE], ids=lambda p: p.title)
+@pytest.mark.parametrize("protocol", TRIED, ids=lambda p: p.title)
 def test_a_truncated_image_is_skipped_counted_and_named(
     protocol: object, fill: Fill, make_job: MakeJob, tmp_path: Path, made_up: MadeUp
 ) -> None:
