@@ -31,8 +31,15 @@ def default_folder() -> Path:
 
 def cached(extractor: Extractor, images: ImageSet, spec: FeatureSpec, folder: Path, label: str) -> FeatureTable:
     """The features of `images`, read from `folder` or computed and kept there."""
+    return kept(extractor, images, spec, folder, lambda: extract(extractor, images.samples, spec, label))
+
+
+def kept(
+    extractor: Extractor, images: ImageSet, spec: FeatureSpec, folder: Path, compute: Callable[[], FeatureTable]
+) -> FeatureTable:
+    """The same where a task has a `compute` of its own, which `spec` must describe."""
     key = cache_key(extractor.sha256, spec, images.fingerprint())
-    return read_or(folder / key, spec, lambda: extract(extractor, images.samples, spec, label), images.samples)
+    return read_or(folder / key, spec, compute, images.samples)
 
 
 def cache_key(weights_sha256: str, spec: FeatureSpec, fingerprint: str) -> str:

@@ -64,15 +64,40 @@ class FeatureTable:
     """Key -> why it has no features."""
 
 
+def feature_spec(
+    extractor: Extractor,
+    transform: str,
+    size_px: int,
+    *,
+    map: str,
+    pooling: str,
+    grid: int = 0,
+    bins: int = 0,
+    head: str = "none",
+) -> FeatureSpec:
+    """What is computed, with this network's arithmetic and normalisation."""
+    return FeatureSpec(
+        transform=transform,
+        size_px=size_px,
+        map=map,
+        pooling=pooling,
+        grid=grid,
+        bins=bins,
+        head=head,
+        dtype=extractor.precision,
+        normalisation=(*extractor.facts.mean, *extractor.facts.std),
+    )
+
+
 def pooled_spec(extractor: Extractor, transform: str, size_px: int) -> FeatureSpec:
     """The model's own whole-image vector."""
-    return _spec(extractor, transform, size_px, map="pooled", pooling="model")
+    return feature_spec(extractor, transform, size_px, map="pooled", pooling="model")
 
 
 def grid_spec(extractor: Extractor, transform: str, size_px: int, grid: int, bins: int) -> FeatureSpec:
     """A RoIAlign mean of each of grid x grid cells of the last map."""
     pooling = f"grid-{grid}/roialign-{bins}/mean"
-    return _spec(extractor, transform, size_px, map="last", pooling=pooling, grid=grid, bins=bins)
+    return feature_spec(extractor, transform, size_px, map="last", pooling=pooling, grid=grid, bins=bins)
 
 
 def max_spec(extractor: Extractor, transform: str, size_px: int) -> FeatureSpec:
@@ -83,15 +108,30 @@ def max_spec(extractor: Extractor, transform: str, size_px: int) -> FeatureSpec:
 def extract(extractor: Extractor, samples: Sequence[Sample], spec: FeatureSpec, label: str) -> FeatureTable:
     """Compute features of every image that can be read. NotFinite: a network that gives no numbers."""
     transform = extractor.transform(spec.transform, spec.size_px)
+    return gather(extractor, samples, label, lambda image: transform(image)[0], lambda inputs: pool(extractor, inputs, spec))
+
+
+def gather(
+    extractor: Extractor,
+    samples: Sequence[Sample],
+    label: str,
+    shape: Callable[[Tensor], Tensor],
+    pool: Callable[[Tensor], Tensor],
+    batch_size: int = BATCH,
+) -> FeatureTable:
+    """`pool` of batches of what `shape` makes of each image, in the order of the samples.
+
+    `shape` may refuse an image with a BadImage, which is then skipped and named. NotFinite.
+    """
     keys: list[str] = []
     blocks: list[Tensor] = []
     skipped: dict[str, str] = {}
     with track(label, len(samples)) as progress:
-        for batch in batches(decoded(samples, lambda image: transform(image)[0])):
+        for batch in batches(decoded(samples, shape, 4 * batch_size), batch_size):
             good = [(sample, image) for sample, image in batch if isinstance(image, Tensor)]
             skipped |= {sample.key: reason(sample, error) for sample, error in batch if isinstance(error, BadImage)}
             if good:
-                values = pool(extractor, torch.stack([image for _, image in good]), spec)
+                values = pool(torch.stack([image for _, image in good]))
                 check_finite(extractor, values, [sample.key for sample, _ in good])
                 keys += [sample.key for sample, _ in good]
                 blocks.append(values.cpu())
@@ -126,8 +166,13 @@ def grid_cells(grid: int, size_px: float) -> Float[Tensor, "n 4"]:
     return torch.stack([x1, y1, x2, y2], dim=2).reshape(-1, 4).float()
 
 
-def decoded(samples: Sequence[Sample], shape: Callable[[Tensor], T]) -> Iterator[tuple[Sample, T | BadImage]]:
-    """Every sample with `shape` of its pixels, or with the error of an image that can't be read; in order."""
+def decoded(
+    samples: Sequence[Sample], shape: Callable[[Tensor], T], ahead: int = AHEAD
+) -> Iterator[tuple[Sample, T | BadImage]]:
+    """Every sample with `shape` of its pixels, or with the error of an image that can't be read; in order.
+
+    At most `ahead` of them wait.
+    """
 
     def one(sample: Sample) -> T | BadImage:
         try:
@@ -140,7 +185,7 @@ def decoded(samples: Sequence[Sample], shape: Callable[[Tensor], T]) -> Iterator
     try:
         for sample in samples:
             waiting.append((sample, pool_of_threads.submit(one, sample)))
-            if len(waiting) >= AHEAD:
+            if len(waiting) >= ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:
@@ -200,18 +245,3 @@ def check_frozen(extractor: Extractor) -> None:
     """RuntimeError: the network is not the one it was: our bug, since it is in eval mode without gradients."""
     if extractor.model.training or weights_digest(extractor.model) != extractor.sha256:
         raise RuntimeError(f"the weights of {extractor.spec} changed while its features were computed")
-
-
-def _spec(
-    extractor: Extractor, transform: str, size_px: int, *, map: str, pooling: str, grid: int = 0, bins: int = 0
-) -> FeatureSpec:
-    return FeatureSpec(
-        transform=transform,
-        size_px=size_px,
-        map=map,
-        pooling=pooling,
-        grid=grid,
-        bins=bins,
-        dtype=extractor.precision,
-        normalisation=(*extractor.facts.mean, *extractor.facts.std),
-    )

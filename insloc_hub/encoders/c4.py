@@ -46,7 +46,14 @@ def c4_region_vectors(
     """One vector per image: RoIAlign of its box on the stride-16 map, then `stage` (the last one), then the mean."""
     stride16 = feature_maps(trunk, images, [paper.C4_STRIDE])[paper.C4_STRIDE]
     index = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
-    rois = torch.cat([index, boxes], dim=1).to(stride16.dtype)
-    grid = roi_align(stride16, rois, roi_size, spatial_scale=1 / paper.C4_STRIDE, sampling_ratio=0, aligned=True)
+    return last_stage_vectors(stage, stride16, torch.cat([index, boxes], dim=1), roi_size)
+
+
+def last_stage_vectors(
+    stage: nn.Module, stride16: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], roi_size: int
+) -> Float[Tensor, "n d"]:
+    """One vector per box of ready-made maps; a row of `rois` is the number of its map, then XYXY in pixels."""
+    scale = 1 / paper.C4_STRIDE
+    grid = roi_align(stride16, rois.to(stride16.dtype), roi_size, spatial_scale=scale, sampling_ratio=0, aligned=True)
     vectors: Tensor = stage(grid).mean(dim=(2, 3))
     return vectors

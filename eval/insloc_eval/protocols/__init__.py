@@ -4,17 +4,38 @@ import re
 
 from insloc_eval.protocols import linear, localize
 from insloc_eval.protocols.linear import LINEAR_LOGISTIC, Linear
-from insloc_eval.protocols.localize import PATCHES_LINEAR, PATCHES_RELOCATE, Patches, Relocate
+from insloc_eval.protocols.localize import (
+    PATCHES_COMPOSITE,
+    PATCHES_COMPOSITE_LARGE,
+    PATCHES_ISOLATED,
+    PATCHES_LINEAR,
+    PATCHES_LINEAR_C4,
+    PATCHES_RELOCATE,
+    PATCHES_WINDOW,
+    Composite,
+    Patches,
+    PatchesC4,
+    PatchesCut,
+    Relocate,
+)
 from insloc_eval.protocols.record import Protocol, ReadOut
 from insloc_hub.errors import UnknownName
 
 __all__ = [
     "LINEAR_LOGISTIC",
+    "PATCHES_COMPOSITE",
+    "PATCHES_COMPOSITE_LARGE",
+    "PATCHES_ISOLATED",
     "PATCHES_LINEAR",
+    "PATCHES_LINEAR_C4",
     "PATCHES_RELOCATE",
+    "PATCHES_WINDOW",
     "PROTOCOLS",
+    "Composite",
     "Linear",
     "Patches",
+    "PatchesC4",
+    "PatchesCut",
     "Protocol",
     "ReadOut",
     "Relocate",

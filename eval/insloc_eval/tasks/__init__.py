@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from insloc_eval.job import Job
 from insloc_eval.store import Judged
-from insloc_eval.tasks import knn, linear, moco, patches, relocate, sweep
+from insloc_eval.tasks import composite, knn, linear, moco, patches, relocate, sweep
 
 TASKS: dict[str, Callable[[Job], Judged]] = {
     "linear/logistic": linear.run,
@@ -12,5 +12,10 @@ TASKS: dict[str, Callable[[Job], Judged]] = {
     "linear/moco": moco.run,
     "knn/dino": knn.run,
     "patches/linear": patches.run,
+    "patches/linear-c4": patches.run,
+    "patches/isolated": patches.run,
+    "patches/window": patches.run,
     "patches/relocate": relocate.run,
+    "patches/composite": composite.run,
+    "patches/composite-large": composite.run,
 }

@@ -1,20 +1,19 @@
-"""patches/linear: which cell of a 3x3 grid over the image is this? paper.md D.1, in context.
+"""patches/linear, linear-c4, isolated, window: which cell of a 3x3 grid over the image is this? paper.md D.1.
 
-A diagnostic: zero padding and the border of the image tell a network where it is, so that random weights can score 1.
-Read it beside the two random rows only.
+Diagnostics: in context, zero padding and the border of the image tell a network where it is, so that random weights can
+score 1; cut out, content says little about where in the picture one looks. Read them beside the random rows only.
 """
 
 import numpy as np
 import torch
 
-from insloc_eval.cache import cached
-from insloc_eval.features import grid_spec
 from insloc_eval.job import Job
 from insloc_eval.logistic import read_out
 from insloc_eval.protocols import Patches
 from insloc_eval.sets import held_out
 from insloc_eval.stats import mean, share
 from insloc_eval.store import Judged, outcomes_of
+from insloc_eval.tasks.cells import cell_tables
 from insloc_eval.tasks.linear import counts_of, need_images
 from insloc_hub.shapes import Float
 
@@ -23,9 +22,7 @@ def run(job: Job) -> Judged:
     """Share of cells that are put in their place and the mean distance in cells, image by image."""
     protocol = job.protocol
     assert isinstance(protocol, Patches)
-    spec = grid_spec(job.extractor, protocol.transform, job.input_px, protocol.grid, protocol.bins)
-    train = cached(job.extractor, job.split.train, spec, job.cache, f"{job.shown}: training cells")
-    test = cached(job.extractor, job.split.test, spec, job.cache, f"{job.shown}: test cells")
+    train, test = cell_tables(job)
     need_images(job, train, test)
     cells = protocol.grid**2
     # All cells of an image are held out together: they share its content.
@@ -39,6 +36,7 @@ def run(job: Job) -> Judged:
         "cell_distance": gaps[guess, np.arange(cells)].mean(axis=1),
     }
     counts, notes = counts_of(train, test)
+    found = (guess == np.arange(cells)).mean(axis=0).reshape(protocol.grid, protocol.grid)
     result = job.result(
         metrics={
             "top1": share(outcomes["top1"], trials=cells),
@@ -47,6 +45,7 @@ def run(job: Job) -> Judged:
         rows={"chance": {"top1": 1 / cells, "cell_distance": float(gaps.mean())}},
         counts={**counts, "cells": cells},
         notes=(*answer.notes, *notes),
+        maps={"share of each cell that is put in its place": found.tolist()},
     )
     return Judged(result=result, outcomes=outcomes_of(test.keys, **outcomes))
 

@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torchvision.transforms.v2 import functional as F
 
+from insloc_eval.applies import fitted, need_input, need_stride, sides_of
 from insloc_eval.features import BATCH, batches, check_finite, check_frozen, decoded, one_thread_each, reason
 from insloc_eval.job import Job
 from insloc_eval.protocols import Relocate
 from insloc_eval.sets import unreadable
 from insloc_eval.stats import mean, share
 from insloc_eval.store import Judged, outcomes_of
-from insloc_eval.tasks.relocate_draws import CONSTANT_DRAWS, Patch, candidate_boxes, draw_patch, overlaps, reference_rows
+from insloc_eval.tasks.candidates import best, overlaps, success_map
+from insloc_eval.tasks.relocate_draws import CONSTANT_DRAWS, Patch, candidate_boxes, draw_patch, reference_rows
 from insloc_hub.boxes.means import axis_weights
 from insloc_hub.data.transform import normalise, resize
 from insloc_hub.errors import BadData, BadImage
@@ -29,9 +31,6 @@ from insloc_hub.progress import track
 from insloc_hub.shapes import Float, UInt8
 
 CONSTANT = f"constant box: the candidate that is best on {CONSTANT_DRAWS} other patches drawn alike"
-
-
-PROBE_PX = 8  # below the shortest side of any query
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +49,8 @@ def run(job: Job) -> Judged:
     """Acc@.5 and mIoU of the stride-16 map with the view as query; the stride-32 map; the same pixels as query."""
     protocol = job.protocol
     assert isinstance(protocol, Relocate)
+    need_input(job.extractor, job.input_px)
+    need_stride(job.extractor, protocol.stride)
     searcher = Searcher(job.extractor, protocol, job.input_px)
     found: list[Found] = []
     skipped: dict[str, str] = {}
@@ -73,12 +74,15 @@ def run(job: Job) -> Judged:
     enlarged = sum(one.enlarged for one in found)
     if enlarged:
         counts["queries_enlarged"] = enlarged
-        notes += (f"{enlarged} queries were enlarged to {searcher.least_px} px: this network takes no smaller input",)
+        notes += (f"{enlarged} queries were enlarged: this network takes no input of their size",)
+    patches = np.array([draw_patch(protocol, job.input_px, job.seed, one.key).box for one in found], np.float64)
+    table = success_map(patches, outcomes["acc50"], job.input_px)
     result = job.result(
         metrics={n: share(v) if n.startswith("acc50") else mean(v, "IoU") for n, v in outcomes.items()},
         rows=reference_rows(protocol, job.input_px, ious),
         counts={"test_images": len(found), "candidates": ious.shape[1], **counts},
         notes=(CONSTANT, *notes),
+        maps={"acc50 by where the patch is": table} if table else {},
     )
     return Judged(result=result, outcomes=outcomes_of(tuple(one.key for one in found), **outcomes))
 
@@ -91,8 +95,8 @@ class Searcher:
         self.protocol = protocol
         self.size_px = size_px
         self.boxes = candidate_boxes(protocol, size_px)
-        self.strides = [s for s in (protocol.stride, protocol.other_stride) if s in extractor.channels or s == protocol.stride]
-        self.least_px = least_side(extractor, self.strides)
+        self.strides = [s for s in (protocol.stride, protocol.other_stride) if s in extractor.channels]
+        self.sides = sides_of(extractor, self.strides)
         self._weights: dict[tuple[int, int], Tensor] = {}
 
     def search(self, images: list[tuple[str, UInt8[Tensor, "3 s s"]]], seed: int) -> list[Found]:
@@ -114,12 +118,13 @@ class Searcher:
     def _find(self, named: tuple[str, UInt8[Tensor, "3 s s"]], patch: Patch, maps: dict[int, Tensor]) -> Found:
         key, image = named
         pixels = {"": view_pixels(image, patch), "_same_pixels": cut(image, patch.box)}
-        queries = {name: self._query(enlarge(one, self.least_px)) for name, one in pixels.items()}
+        taken = {name: fitted(one, self.sides) for name, one in pixels.items()}
+        queries = {name: self._query(one) for name, one in taken.items()}
         return Found(
             key=key,
             ious=overlaps(np.array(patch.box, np.float64), self.boxes),
             chosen=dict(self._choices(maps, queries)),
-            enlarged=any(min(one.shape[1:]) < self.least_px for one in pixels.values()),
+            enlarged=any(taken[name].shape != pixels[name].shape for name in pixels),
         )
 
     def _choices(self, maps: dict[int, Tensor], queries: dict[str, dict[int, Tensor]]) -> Iterator[tuple[str, int]]:
@@ -147,33 +152,6 @@ class Searcher:
             y = axis_weights(boxes[:, 1], boxes[:, 3], h, scale, self.protocol.bins, 0, one_map)
             self._weights[h, w] = (y[:, :, None] * x[:, None, :]).flatten(1)
         return self._weights[h, w]
-
-
-def least_side(extractor: Extractor, strides: list[int]) -> int:
-    """The shortest side in pixels that the network takes: any, or a whole stride where its layers do not pad (VGG)."""
-    try:
-        extractor.forward(torch.zeros(1, 3, PROBE_PX, PROBE_PX), strides, pooled=False)
-    except RuntimeError:  # a layer that would give a map of size zero
-        return max(strides)
-    return 1
-
-
-def enlarge(pixels: UInt8[Tensor, "3 h w"], least_px: int) -> UInt8[Tensor, "3 hh ww"]:
-    """The same pixels, resized with their aspect kept where the short side is below `least_px`."""
-    h, w = pixels.shape[1:]
-    if min(h, w) >= least_px:
-        return pixels
-    factor = least_px / min(h, w)
-    return resize(pixels, (max(least_px, round(h * factor)), max(least_px, round(w * factor))))
-
-
-def best(scores: Float[Tensor, " n"], tie: float) -> int:
-    """Index of the best score, the lowest one of those within `tie` of it.
-
-    >>> best(torch.tensor([0.1, 0.9, 0.9]), 1e-6)
-    1
-    """
-    return int((scores >= scores.max() - tie).nonzero()[0])
 
 
 def view_pixels(image: UInt8[Tensor, "3 s s"], patch: Patch) -> UInt8[Tensor, "3 h w"]:

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from insloc_eval.protocols import Relocate
+from insloc_eval.tasks.candidates import CandidateGrid, overlaps
 from insloc_hub.shapes import Float
 
 CONSTANT_DRAWS = 2000  # patches that choose the constant box; its Acc@.5 is then known to about 0.005
@@ -37,7 +38,7 @@ class Patch:
 
 def draw_patch(protocol: Relocate, size_px: int, seed: int, key: str) -> Patch:
     """The patch and the view of the image `key`."""
-    u = uniforms(seed, key)
+    u = uniforms(seed, key, UNIFORMS)
     low, high = (round(share * size_px) for share in protocol.side)
     bounds = [low + math.floor(number * (high - low)) for number in u[:2]]
     log_low, log_high = (math.log(value) for value in protocol.aspect)
@@ -58,10 +59,10 @@ def draw_patch(protocol: Relocate, size_px: int, seed: int, key: str) -> Patch:
     )
 
 
-def uniforms(seed: int, key: str) -> list[float]:
-    """Numbers in [0, 1) from (seed, key): Philox's raw stream, the part that numpy never changes, as 53-bit fractions."""
+def uniforms(seed: int, key: str, n: int) -> list[float]:
+    """`n` numbers in [0, 1) from (seed, key): Philox's raw stream, the part that numpy never changes, as 53-bit fractions."""
     code = hashlib.sha256(f"{seed}/{key}".encode()).digest()[:16]
-    raw = np.random.Philox(key=int.from_bytes(code, "little")).random_raw(UNIFORMS)
+    raw = np.random.Philox(key=int.from_bytes(code, "little")).random_raw(n)
     return [float(word) for word in (raw >> np.uint64(11)) * 2.0**-53]
 
 
@@ -80,28 +81,9 @@ def keep_aspect(aspect: float, bounds: list[int]) -> tuple[int, int]:
 
 def candidate_boxes(protocol: Relocate, size_px: int) -> Float[np.ndarray, "n 4"]:
     """All candidates, clipped to the image. Order: row slowest, then column, ratio, scale."""
-    step = size_px / protocol.centres
-    centres = (np.arange(protocol.centres) + 0.5) * step
     sides = size_px * protocol.side[0] * 2.0 ** (np.arange(protocol.scales) / protocol.per_octave)
-    ratios = np.array(protocol.ratios)
-    y, x, ratio, side = np.meshgrid(centres, centres, ratios, sides, indexing="ij")
-    w, h = side / np.sqrt(ratio), side * np.sqrt(ratio)
-    boxes = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=-1).reshape(-1, 4)
-    return boxes.clip(0, size_px)
-
-
-def overlaps(box: Float[np.ndarray, " 4"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    """IoU of one box with each of `boxes`; none of them is empty.
-
-    >>> overlaps(np.array([0.0, 0.0, 2.0, 2.0]), np.array([[1.0, 0.0, 3.0, 2.0]])).round(3).tolist()
-    [0.333]
-    """
-    corner = np.maximum(box[:2], boxes[:, :2])
-    sides = (np.minimum(box[2:], boxes[:, 2:]) - corner).clip(0)
-    shared = sides.prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    union: np.ndarray = (box[2:] - box[:2]).prod() + areas - shared
-    return np.asarray(shared / union)
+    grid = CandidateGrid(size_px=size_px, centres=protocol.centres, ratios=protocol.ratios, sides=tuple(sides.tolist()))
+    return grid.boxes()
 
 
 def reference_rows(protocol: Relocate, size_px: int, ious: Float[np.ndarray, "n k"]) -> dict[str, dict[str, float]]:

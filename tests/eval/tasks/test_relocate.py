@@ -14,8 +14,9 @@ from torchvision.transforms.v2 import functional as F
 from insloc_eval.job import Job
 from insloc_eval.protocols import PATCHES_RELOCATE as PROTOCOL
 from insloc_eval.tasks import relocate
-from insloc_eval.tasks.relocate import Searcher, best, cut, enlarge, least_side, view_pixels
-from insloc_eval.tasks.relocate_draws import candidate_boxes, draw_patch, overlaps
+from insloc_eval.tasks.candidates import overlaps
+from insloc_eval.tasks.relocate import Searcher, cut, view_pixels
+from insloc_eval.tasks.relocate_draws import candidate_boxes, draw_patch
 from insloc_hub.boxes.means import region_means
 from insloc_hub.data.transform import normalise
 from insloc_hub.models.extractor import Extractor, load
@@ -90,13 +91,6 @@ def test_an_image_is_judged_alike_alone_and_among_others(network: Extractor) -> 
     assert searcher.search([], seed=0) == []
 
 
-@pytest.mark.parametrize(
-    ("scores", "index"), [([0.3], 0), ([0.1, 0.9, 0.9 - 1e-7], 1), ([0.9 - 1e-7, 0.9], 0), ([0.9 - 1e-5, 0.9], 1)]
-)
-def test_ties_go_to_the_lowest_index_and_rounding_makes_no_winner(scores: list[float], index: int) -> None:
-    assert best(torch.tensor(scores), PROTOCOL.tie) == index
-
-
 def test_a_view_without_change_is_the_cut_itself_and_a_flip_mirrors_it() -> None:
     picture = random_picture(2)
     patch = draw_patch(PROTOCOL, SIZE, 0, "a.png")
@@ -122,20 +116,9 @@ def test_a_network_that_takes_no_small_input_gets_larger_queries_and_this_is_cou
     fill: Fill, make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     convnext = load("random:convnext_atto", device="cpu")
-    assert least_side(convnext, [16, 32]) == 32
     judged = relocate.run(make_job(PROTOCOL, fill(tmp_path / "data", {"x": 20}), convnext))
     assert judged.result.counts["queries_enlarged"] > 0
-    assert any("enlarged to 32 px" in note for note in judged.result.notes)
-
-
-def test_a_resnet_takes_every_query_as_it_is(network: Extractor) -> None:
-    assert least_side(network, [16, 32]) == 1
-
-
-@pytest.mark.parametrize(("wh", "larger"), [((10, 20), (32, 64)), ((33, 32), (33, 32)), ((40, 12), (107, 32))])
-def test_enlarging_keeps_the_aspect(wh: tuple[int, int], larger: tuple[int, int]) -> None:
-    pixels = torch.zeros(3, wh[1], wh[0], dtype=torch.uint8)
-    assert enlarge(pixels, 32).shape == (3, larger[1], larger[0])
+    assert any("queries were enlarged" in note for note in judged.result.notes)
 
 
 def test_each_seed_draws_patches_of_its_own(make_job: Callable[..., Job], tmp_path: Path, made_up: MadeUp) -> None:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from insloc_eval.protocols import PATCHES_RELOCATE as PROTOCOL
+from insloc_eval.tasks.candidates import overlaps
 from insloc_eval.tasks.relocate_draws import (
     candidate_boxes,
     constant_box,
     draw_patch,
     keep_aspect,
-    overlaps,
     reference_rows,
 )
 
