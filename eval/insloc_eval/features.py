@@ -102,7 +102,7 @@ def grid_spec(extractor: Extractor, transform: str, size_px: int, grid: int, bin
 
 def max_spec(extractor: Extractor, transform: str, size_px: int) -> FeatureSpec:
     """The maximum of each channel of the last map."""
-    return _spec(extractor, transform, size_px, map="last", pooling="max")
+    return feature_spec(extractor, transform, size_px, map="last", pooling="max")
 
 
 def extract(extractor: Extractor, samples: Sequence[Sample], spec: FeatureSpec, label: str) -> FeatureTable:
