@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insloc_eval.ask import Ask, shown
-from insloc_eval.protocols import Protocol
 from insloc_eval.store import Judged, load, outcomes_of, record_path, save
 from insloc_hub.errors import BadData
 from insloc_hub.progress import say
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from insloc_eval.origin import Origin
     from insloc_eval.sets import Split
     from insloc_hub.models.extractor import Extractor
-
-FLOOR_SEED = 0
 
 
 def evaluate(
@@ -56,17 +53,18 @@ def evaluate(
         cache=cache,
     )
     ask.check()
+    from insloc_eval.networks import FLOOR_SEED, floor_networks, load_network
     from insloc_eval.origin import origin
 
     splits = _splits(ask)
     floors: dict[str, list[Result]] = {}
     results: dict[str, Result] = {}
     for spec in dict.fromkeys(models):
-        extractor = _load(spec, ask)
+        extractor = load_network(spec, ask.device, ask.precision)
         if extractor.arch not in floors:
             floors[extractor.arch] = [
                 _judge(job, out, [])
-                for name, random in _floor_models(extractor.arch, ask)
+                for name, random in floor_networks(extractor.arch, ask.device, ask.precision)
                 for job in _jobs(name, random, ask, splits, origin(f"random:{extractor.arch}@{FLOOR_SEED}"))
             ]
             results |= {result.id: result for result in floors[extractor.arch]}
@@ -75,23 +73,6 @@ def evaluate(
                 floor = [] if spec.startswith("random:") else floors[extractor.arch]
                 results[job.id] = _judge(job, out, floor)
     return list(results.values())
-
-
-def floor_note(result: Result, protocol: Protocol, floors: list[Result]) -> tuple[str, ...]:
-    """A warning where a model is hardly above, or below, a random network of its architecture."""
-    if protocol.floor_points is None:
-        return ()
-    values = [f.metrics[protocol.primary].value for f in floors if f.protocol == result.protocol and f.metrics]
-    if result.not_applicable:
-        return ()
-    mine = result.metrics[protocol.primary].value
-    if not values or mine > max(values) + protocol.floor_points:
-        return ()
-    points = 100 * protocol.floor_points
-    return (
-        f"WARNING: {protocol.primary} {mine:.3f} is less than {points:g} points above {max(values):.3f}, what random weights "
-        f"of {result.model.arch} reach: it shows nothing that the training did",
-    )
 
 
 def _splits(ask: Ask) -> dict[bool, "Split"]:
@@ -104,24 +85,6 @@ def _splits(ask: Ask) -> dict[bool, "Split"]:
     split = next(iter(splits.values()))
     say(f"{split.name}: {len(split.train)} training and {len(split.test)} test images ({split.how})")
     return splits
-
-
-def _load(spec: str, ask: Ask) -> "Extractor":
-    from insloc_hub.models.extractor import load as load_extractor
-
-    return load_extractor(spec, ask.device, ask.precision)
-
-
-def _floor_models(arch: str, ask: Ask) -> Iterator[tuple[str, "Extractor"]]:
-    """The random networks of an architecture: timm's initialisation, and ordinary norms where that is another one."""
-    from insloc_hub.encoders.backbone import build_trunk
-    from insloc_hub.models.extractor import Extractor
-
-    first = _load(f"random:{arch}@{FLOOR_SEED}", ask)
-    yield f"random:{arch}", first
-    second = Extractor(build_trunk(arch, FLOOR_SEED), f"random:{arch}", first.device, ask.precision)
-    if second.sha256 != first.sha256:
-        yield f"random:{arch} (ordinary norms)", second
 
 
 def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split"], source: "Origin") -> Iterator["Job"]:
@@ -146,6 +109,7 @@ def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split
 
 def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
     """The stored record of a job, or a new one."""
+    from insloc_eval.floors import floor_notes
     from insloc_eval.job import NotApplicable
     from insloc_eval.tasks import TASKS
 
@@ -162,8 +126,9 @@ def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
         judged = TASKS[f"{job.protocol.family}/{job.protocol.name}"](job)
     except NotApplicable as reason:
         judged = Judged(result=job.result({}, {}, {}, (), not_applicable=str(reason)), outcomes=outcomes_of(()))
+    beside = [load(record_path(out, floor.task, floor.id)) for floor in floors]
     result = judged.result
-    result = replace(result, notes=(*floor_note(result, job.protocol, floors), *result.notes))
+    result = replace(result, notes=(*floor_notes(judged, job.protocol, beside), *result.notes))
     save(out, Judged(result=result, outcomes=judged.outcomes))
     say(f"{job.protocol.title} of {job.shown}: {result.duration_s:.1f} s, {path}")
     return result

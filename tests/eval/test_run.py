@@ -6,15 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from insloc_eval.ask import Ask, shown
-from insloc_eval.protocols import LINEAR_LOGISTIC, PATCHES_LINEAR
-from insloc_eval.run import evaluate, floor_note
-from insloc_eval.store import Judged, browse
+from insloc_eval.run import evaluate
+from insloc_eval.store import browse
 from insloc_hub.errors import InslocError
 from insloc_hub.records import Result
 
@@ -122,18 +120,6 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_records(
     ended = essence(browse(tmp_path / "out").results)
     assert len(ended) == 4 and ended == {name: essence(results)[name] for name in ended}
     assert "## patches/relocate@1" in finish.stdout and "*oracle*" in finish.stdout
-
-
-@pytest.mark.parametrize(("mine", "warned"), [(0.30, True), (0.449, True), (0.46, False), (0.9, False)])
-def test_a_model_within_5_points_of_a_random_network_is_warned_of(
-    make_record: Callable[..., Judged], mine: float, warned: bool
-) -> None:
-    protocol = {"protocol": "patches/linear@1"}
-    floors = [make_record("random:a", [0.4, 0.4], **protocol).result, make_record("random:b", [0.2, 0.2], **protocol).result]
-    floors.append(make_record("random:c", [0.99, 0.99]).result)  # of another protocol
-    result = make_record("mine", [mine, mine], **protocol).result
-    assert bool(floor_note(result, PATCHES_LINEAR, floors)) is warned
-    assert floor_note(result, LINEAR_LOGISTIC, floors) == () == floor_note(result, PATCHES_LINEAR, [])
 
 
 @pytest.mark.parametrize(
