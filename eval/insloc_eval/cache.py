@@ -7,8 +7,10 @@ written costs time, never a run.
 
 import contextlib
 import json
+import re
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -65,6 +67,45 @@ def read_or(place: Path, spec: FeatureSpec, compute: Callable[[], FeatureTable],
     except (CannotWrite, SafetensorError) as error:
         say(f"features are not cached: {error}")
     return table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One set of features on disk."""
+
+    place: Path
+    what: str
+    """Transform, size, map and pooling; or that it is half-written."""
+    images: int
+    size_bytes: int
+
+
+def entries(folder: Path) -> list[Entry]:
+    """What is kept in `folder`, the largest first; empty where there is no such folder."""
+    places = [place for place in folder.glob("*") if place.is_dir() and re.fullmatch(r"[0-9a-f]{32}", place.name)]
+    return sorted((_entry(place) for place in places), key=lambda entry: (-entry.size_bytes, entry.place))
+
+
+def clear(folder: Path) -> int:
+    """Remove all features of `folder`, and nothing else that lies there; the bytes freed. CannotWrite."""
+    found = entries(folder)
+    for entry in found:
+        try:
+            shutil.rmtree(entry.place)
+        except OSError as error:
+            raise CannotWrite(entry.place, error.strerror or str(error)) from None
+    return sum(entry.size_bytes for entry in found)
+
+
+def _entry(place: Path) -> Entry:
+    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    try:
+        facts = json.loads((place / "keys.json").read_text(encoding="utf-8"))
+        spec = facts["spec"]
+        what = f"{spec['transform']} {spec['size_px']} px, {spec['map']}, {spec['pooling']}, {spec['dtype']}"
+        return Entry(place=place, what=what, images=len(facts["keys"]), size_bytes=size)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Entry(place=place, what="half-written", images=0, size_bytes=size)
 
 
 def _readable_now(samples: Sequence[Sample], table: FeatureTable) -> bool:

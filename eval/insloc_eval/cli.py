@@ -80,28 +80,80 @@ def compare(
         print("\n".join(sentences(comparison)))
 
 
-def report(results: Annotated[Path, tyro.conf.Positional], *, out: Path | None = None) -> None:
+def report(results: Annotated[Path, tyro.conf.Positional], *, out: Path | None = None, html: Path | None = None) -> None:
     """Print the tables of a folder of records.
 
-    Example: insloc-eval report results --out results.md
+    Examples:
+      insloc-eval report results --out results.md
+      insloc-eval report results --html report.html
 
     Args:
         results: Folder of records.
-        out: Also write them, as .md or .csv.
+        out: Also write them, as .md, .csv or .html.
+        html: Also write one self-contained page, with bars, maps and commands.
     """
-    from insloc_eval.report import format_of, write_report
+    from insloc_eval.report import check_ending, write_report
     from insloc_eval.report.markdown import markdown
     from insloc_eval.store import browse
 
-    if out is not None:
-        format_of(out)
+    wanted = [(path, endings) for path, endings in ((out, None), (html, ".html")) if path is not None]
+    for path, ending in wanted:
+        check_ending(path, ending)
     shelf = browse(results)
     print(markdown(shelf.results), end="")
     for problem in shelf.problems:
         print(f"insloc-eval: left out: {problem}", file=sys.stderr)
-    if out is not None:
-        write_report(shelf.results, out)
-        print(f"wrote {out}", file=sys.stderr)
+    for path, _ in wanted:
+        write_report(shelf.results, path)
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def verify(
+    record: Annotated[Path, tyro.conf.Positional],
+    *,
+    model: str | None = None,
+    data: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Run a record again, without cached features; exit code 0: reproduced, 1: differs by more than its noise.
+
+    Example: insloc-eval verify results/linear/3f2a81c077b1de42.json --data photos
+
+    Args:
+        record: A JSON file of a folder of records.
+        model: Where the model is now, if not where the record's command found it.
+        data: Where the images are now, if not there.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from insloc_eval.verify import sentence
+    from insloc_eval.verify import verify as run_again
+
+    found = run_again(record, model=model, data=data, device=device)
+    print(sentence(found))
+    if not found.reproduced:
+        sys.exit(1)
+
+
+def cache(*, folder: Path | None = None, clear: bool = False) -> None:
+    """List the computed features that are kept, with their size, or remove them.
+
+    Examples:
+      insloc-eval cache
+      insloc-eval cache --clear
+
+    Args:
+        folder: Folder of features; by default $INSLOC_HOME/features.
+        clear: Remove them all; they are computed again when they are needed.
+    """
+    from insloc_eval.cache import clear as remove
+    from insloc_eval.cache import default_folder, entries
+    from insloc_eval.report.lists import feature_list
+
+    place = folder or default_folder()
+    if clear:
+        print(f"removed {remove(place) / 1e6:.1f} MB of features from {place}")
+    else:
+        print(feature_list(place, [(entry.what, entry.images, entry.size_bytes) for entry in entries(place)]))
 
 
 def ls(results: Annotated[Path | None, tyro.conf.Positional] = None) -> None:
@@ -135,10 +187,21 @@ def show(record: Annotated[Path, tyro.conf.Positional]) -> None:
     print(json.dumps(load(record).result.as_dict(), indent=2, ensure_ascii=False))
 
 
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "compare": compare,
+    "report": report,
+    "ls": ls,
+    "show": show,
+    "verify": verify,
+    "cache": cache,
+}
+
+
 def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
     try:
-        parse({"run": run, "compare": compare, "report": report, "ls": ls, "show": show})()
+        parse(COMMANDS)()
     except InslocError as error:
         print(f"insloc-eval: {error}", file=sys.stderr)
         sys.exit(2)
@@ -153,7 +216,7 @@ def parse(commands: dict[str, Callable[..., None]]) -> Callable[[], None]:
     try:
         with contextlib.redirect_stderr(errors):
             later = {name: _later(command) for name, command in commands.items()}
-            about = "Judge frozen backbones: linear read-out and patch localization, with intervals and random rows."
+            about = "Judge frozen backbones: read-outs and localization, with intervals and random rows."
             chosen: Callable[[], None] = tyro.extras.subcommand_cli_from_dict(later, prog="insloc-eval", description=about)
     except SystemExit as stop:
         if stop.code:

@@ -56,7 +56,7 @@ def evaluate(
     from insloc_eval.networks import FLOOR_SEED, floor_networks, load_network
     from insloc_eval.origin import origin
 
-    splits = _splits(ask)
+    splits = splits_of(ask)
     floors: dict[str, list[Result]] = {}
     results: dict[str, Result] = {}
     for spec in dict.fromkeys(models):
@@ -65,17 +65,17 @@ def evaluate(
             floors[extractor.arch] = [
                 _judge(job, out, [])
                 for name, random in floor_networks(extractor.arch, ask.device, ask.precision)
-                for job in _jobs(name, random, ask, splits, origin(f"random:{extractor.arch}@{FLOOR_SEED}"))
+                for job in jobs_of(name, random, ask, splits, origin(f"random:{extractor.arch}@{FLOOR_SEED}"))
             ]
             results |= {result.id: result for result in floors[extractor.arch]}
-        for job in _jobs(shown(spec), extractor, ask, splits, origin(spec)):
+        for job in jobs_of(shown(spec), extractor, ask, splits, origin(spec)):
             if job.id not in results:
                 floor = [] if spec.startswith("random:") else floors[extractor.arch]
                 results[job.id] = _judge(job, out, floor)
     return list(results.values())
 
 
-def _splits(ask: Ask) -> dict[bool, "Split"]:
+def splits_of(ask: Ask) -> dict[bool, "Split"]:
     """The data halves that the protocols need: with labels, without, or both."""
     from insloc_eval.sets import load_split
 
@@ -87,7 +87,7 @@ def _splits(ask: Ask) -> dict[bool, "Split"]:
     return splits
 
 
-def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split"], source: "Origin") -> Iterator["Job"]:
+def jobs_of(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split"], source: "Origin") -> Iterator["Job"]:
     """One job for each protocol; made when its turn comes, since it looks at the clock."""
     from insloc_eval.cache import default_folder
     from insloc_eval.job import Job, data_facts
@@ -110,8 +110,6 @@ def _jobs(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split
 def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
     """The stored record of a job, or a new one."""
     from insloc_eval.floors import floor_notes
-    from insloc_eval.job import NotApplicable
-    from insloc_eval.tasks import TASKS
 
     path = record_path(out, job.protocol.family, job.id)
     if path.exists():
@@ -122,13 +120,21 @@ def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
         else:
             say(f"{job.protocol.title} of {job.shown}: kept, {path}")
             return kept
-    try:
-        judged = TASKS[f"{job.protocol.family}/{job.protocol.name}"](job)
-    except NotApplicable as reason:
-        judged = Judged(result=job.result({}, {}, {}, (), not_applicable=str(reason)), outcomes=outcomes_of(()))
+    judged = judge(job)
     beside = [load(record_path(out, floor.task, floor.id)) for floor in floors]
     result = judged.result
     result = replace(result, notes=(*floor_notes(judged, job.protocol, beside), *result.notes))
     save(out, Judged(result=result, outcomes=judged.outcomes))
     say(f"{job.protocol.title} of {job.shown}: {result.duration_s:.1f} s, {path}")
     return result
+
+
+def judge(job: "Job") -> Judged:
+    """Run a job's task; where the model can't do it, the record of that."""
+    from insloc_eval.job import NotApplicable
+    from insloc_eval.tasks import TASKS
+
+    try:
+        return TASKS[f"{job.protocol.family}/{job.protocol.name}"](job)
+    except NotApplicable as reason:
+        return Judged(result=job.result({}, {}, {}, (), not_applicable=str(reason)), outcomes=outcomes_of(()))

@@ -15,6 +15,7 @@ from insloc_hub.shapes import Float
 
 LEVEL = 0.95
 POWER = 0.80
+Z95 = 1.959964  # normal quantile at .975: half of a large sample's interval in standard errors
 ONE_SEED = (
     "One pretraining seed: the intervals cover the choice of test images only; another seed of the same recipe can "
     "differ by more."

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from insloc_eval.cache import cached
+from insloc_eval.cache import cached, clear, entries
 from insloc_eval.features import FeatureSpec, FeatureTable, pooled_spec
 from insloc_hub.data.folder import ImageSet, list_images
 from insloc_hub.models.extractor import Extractor
@@ -89,3 +89,22 @@ def test_a_cache_that_cannot_be_written_costs_a_notice_only(setup: Setup, capsys
     setup.folder.write_text("a file where the folder should be")
     assert len(setup.features().keys) == 3
     assert "not cached" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_told_and_cleared_and_nothing_else_is_touched(
+    network: Extractor, fill: Callable[..., Path], tmp_path: Path
+) -> None:
+    images = list_images(fill(tmp_path / "data", {".": 3}))
+    folder = tmp_path / "cache"
+    cached(network, images, pooled_spec(network, "whole", 32), folder, "test")
+    half = folder / ("0" * 32)
+    half.mkdir()
+    (half / "features.safetensors").write_bytes(b"x" * 10)
+    (folder / "mine.txt").write_text("not a feature")
+    (folder / "photos").mkdir()
+    whole, broken = entries(folder)
+    assert whole.what == "whole 32 px, pooled, model, fp32" and whole.images == 3 and whole.size_bytes > 3 * 512 * 4
+    assert (broken.what, broken.images, broken.size_bytes) == ("half-written", 0, 10)
+    assert clear(folder) == whole.size_bytes + 10
+    assert entries(folder) == [] and sorted(path.name for path in folder.iterdir()) == ["mine.txt", "photos"]
+    assert entries(tmp_path / "nowhere") == [] and clear(tmp_path / "nowhere") == 0

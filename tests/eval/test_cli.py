@@ -17,9 +17,11 @@ RUN = ["run", "--model", "random:resnet18", "--data", ".", "--out", "out"]
 OPTIONS = {
     "run": "model task data out device precision seed train_limit test_limit cache",
     "compare": "results first second",
-    "report": "results out",
+    "report": "results out html",
     "ls": "results",
     "show": "record",
+    "verify": "record model data device",
+    "cache": "folder clear",
 }
 
 
@@ -53,7 +55,9 @@ def test_the_options_are_frozen() -> None:
         (["report", "nowhere"], "no such folder"),
         (["show", "nothing.json"], "nothing.json"),
         (["compare", ".", "a", "b"], "no record of 'a'"),
-        (["report", ".", "--out", "report.docx"], ".md, .csv"),
+        (["report", ".", "--out", "report.docx"], ".md or .csv"),
+        (["report", ".", "--html", "report.md"], "must be .html"),
+        (["verify", "nothing.json"], "nothing.json"),
     ],
 )
 def test_a_refusal_is_one_line_with_exit_2(
@@ -87,6 +91,20 @@ for arguments, code in (["--help"], 0), (["run", "--help"], 0), (["ls"], 0), (RE
     assert done.returncode == 0, done.stderr
 
 
+def test_the_features_that_are_kept_are_listed_and_cleared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("INSLOC_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "features" / ("ab" * 16)).mkdir(parents=True)
+    (tmp_path / "home" / "features" / ("ab" * 16) / "features.safetensors").write_bytes(b"0" * 1_500_000)
+    assert call(["cache"], monkeypatch) == 0
+    assert "1.5 MB        0 images  half-written" in capsys.readouterr().out
+    assert call(["cache", "--clear"], monkeypatch) == 0
+    assert "removed 1.5 MB" in capsys.readouterr().out
+    assert call(["cache", "--folder", str(tmp_path / "nowhere")], monkeypatch) == 0
+    assert "0.0 MB in 0 sets" in capsys.readouterr().out
+
+
 def test_report_compare_ls_and_show_read_a_folder_of_records(
     make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -97,8 +115,12 @@ def test_report_compare_ls_and_show_read_a_folder_of_records(
     assert call(["report", "r", "--out", "r.csv"], monkeypatch) == 0
     shown = capsys.readouterr()
     assert "0.750 [0.301, 0.954]" in shown.out and "left out" in shown.err and (tmp_path / "r.csv").exists()
+    assert call(["report", "r", "--html", "r.html"], monkeypatch) == 0
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>") and capsys.readouterr()
     assert call(["compare", "r", "a", "b"], monkeypatch) == 0
     assert "no difference shown" in capsys.readouterr().out
+    assert call(["ls"], monkeypatch) == 0
+    assert "run so far: never" in (listed := capsys.readouterr().out) and "run so far: smoke: " in listed
     assert call(["ls", "r"], monkeypatch) == 0
     assert paths[0].stem in (listed := capsys.readouterr().out) and "unusable" in listed
     assert call(["show", str(paths[0])], monkeypatch) == 0

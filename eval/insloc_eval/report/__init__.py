@@ -4,21 +4,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from insloc_eval.report.csv import csv
+from insloc_eval.report.html import html
 from insloc_eval.report.markdown import markdown
 from insloc_hub.errors import InslocError
 from insloc_hub.files import write_text
 from insloc_hub.records import Result
 
-FORMATS: dict[str, Callable[[Sequence[Result]], str]] = {".md": markdown, ".csv": csv}
+FORMATS: dict[str, Callable[[Sequence[Result]], str]] = {".md": markdown, ".csv": csv, ".html": html}
 
 
-def format_of(out: Path) -> Callable[[Sequence[Result]], str]:
-    """The report that a file name asks for. InslocError: none."""
-    if out.suffix.lower() not in FORMATS:
-        raise InslocError(f"--out {out}: its ending must be one of {', '.join(FORMATS)}")
-    return FORMATS[out.suffix.lower()]
+def check_ending(out: Path, wanted: str | None = None) -> None:
+    """InslocError: no report has this file's ending, or it is not the `wanted` one."""
+    allowed = [wanted] if wanted else list(FORMATS)
+    if out.suffix.lower() not in allowed:
+        raise InslocError(f"{out}: its ending must be {' or '.join(allowed)}")
 
 
 def write_report(results: Sequence[Result], out: Path) -> None:
     """Write the records as `out`'s ending says. InslocError, CannotWrite."""
-    write_text(out, format_of(out)(results))
+    check_ending(out)
+    write_text(out, FORMATS[out.suffix.lower()](results))

@@ -12,6 +12,7 @@ COLUMNS = (
     "split",
     "fingerprint",
     "eval_seed",
+    "pretrain_seed",
     "row",
     "kind",
     "metric",
@@ -26,16 +27,19 @@ COLUMNS = (
 
 
 def csv(results: Sequence[Result]) -> str:
-    """All numbers of all records; `kind` is model, or reference for rows that need no network."""
+    """All numbers of all records; `kind` is model, reference for rows that need no network, or not applicable."""
     text = io.StringIO()
     writer = table.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for result in sorted(results, key=lambda r: (r.protocol, r.data.name, r.model.spec, r.id)):
-        data = result.data
-        where = (result.protocol, data.name, data.split, data.fingerprint, result.eval_seed)
+        data, seed = result.data, result.pretrain_seed
+        where = (result.protocol, data.name, data.split, data.fingerprint, result.eval_seed, "" if seed is None else seed)
         for name, m in result.metrics.items():
             numbers = (m.value, m.low, m.high, m.unit, m.n)
             writer.writerow((*where, result.model.spec, "model", name, *numbers, result.id, result.model.sha256))
+        if result.not_applicable:
+            empty = (result.not_applicable, "", "", "", "", "")
+            writer.writerow((*where, result.model.spec, "not applicable", *empty, result.id, result.model.sha256))
         for row, values in result.rows.items():
             for name, value in values.items():
                 writer.writerow((*where, row, "reference", name, value, "", "", "", "", result.id, ""))

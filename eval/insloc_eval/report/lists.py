@@ -1,5 +1,7 @@
 """Short lists for a terminal: what can be asked, and what a folder of records holds."""
 
+from pathlib import Path
+
 from insloc_eval.protocols import PROTOCOLS
 from insloc_eval.report.markdown import cell
 from insloc_eval.store import Shelf
@@ -12,8 +14,16 @@ def task_list() -> str:
     for protocol in sorted(PROTOCOLS, key=lambda p: p.title):
         needs = "class folders" if protocol.needs_labels else "any images"
         lines.append(f"{protocol.title:22} {protocol.about} ({needs}; hash {protocol.hash()[:8]})")
+        lines.append(f"{'':22} run so far: {protocol.ran}")
     families = ", ".join(sorted({protocol.family for protocol in PROTOCOLS}))
     return "\n".join([*lines, f"--task takes one of these, without @version the newest, or a family: {families}"])
+
+
+def feature_list(folder: Path, kept: list[tuple[str, int, int]]) -> str:
+    """One line a set of features: what, images, bytes; then the sum."""
+    lines = [f"{size / 1e6:9.1f} MB  {images:7} images  {what}" for what, images, size in kept]
+    total = sum(size for _, _, size in kept) / 1e6
+    return "\n".join([*lines, f"{total:9.1f} MB in {len(kept)} sets of features in {folder}"])
 
 
 def record_list(shelf: Shelf) -> str:

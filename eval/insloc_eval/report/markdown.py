@@ -14,8 +14,12 @@ def markdown(results: Sequence[Result]) -> str:
     """The whole report; one sentence where there are no records."""
     if not results:
         return "No records.\n"
-    ordered = sorted(results, key=lambda r: (*_table_of(r), r.model.spec.startswith("random:"), r.model.spec, r.id))
-    return "\n".join(_table(list(group)) for _, group in groupby(ordered, key=_table_of))
+    return "\n".join(_table(list(group)) for _, group in groupby(sorted(results, key=order), key=table_of))
+
+
+def order(result: Result) -> tuple[str | int | bool, ...]:
+    """Tables one after the other, random models last in each."""
+    return (*table_of(result), result.model.spec.startswith("random:"), result.model.spec, result.id)
 
 
 def cell(metric: Metric) -> str:
@@ -27,7 +31,7 @@ def cell(metric: Metric) -> str:
     return f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
 
 
-def _table_of(result: Result) -> tuple[str, str, str, str, str, int]:
+def table_of(result: Result) -> tuple[str, str, str, str, str, int]:
     """Records with the same of these share a table."""
     data = result.data
     return (result.protocol, result.protocol_hash, data.name, data.split, data.fingerprint, result.eval_seed)
@@ -39,10 +43,10 @@ def _table(results: list[Result]) -> str:
     units = {name: metric.unit for result in results for name, metric in result.metrics.items()}
     head = [f"{name} ({units[name]})" for name in names]
     rows = [[r.model.spec, *_cells(r, names), r.id] for r in results]
-    rows += [[name, *values, ""] for name, values in _reference(results, names)]
+    rows += [[name, *values, ""] for name, values in reference(results, names)]
     title = f"## {first.protocol} on {first.data.name}"
     facts = f"{first.data.split}; {first.data.n} test images; data {first.data.fingerprint[:12]}; seed {first.eval_seed}."
-    lines = [title, "", facts, "", *_grid(["model", *head, "record"], rows), "", *_notes(results)]
+    lines = [title, "", facts, "", *_grid(["model", *head, "record"], rows), "", *notes(results)]
     return "\n".join(lines) + "\n"
 
 
@@ -51,7 +55,7 @@ def _cells(result: Result, names: list[str]) -> list[str]:
     return [cell(result.metrics[name]) if name in result.metrics else empty for name in names]
 
 
-def _reference(results: list[Result], names: list[str]) -> list[tuple[str, list[str]]]:
+def reference(results: list[Result], names: list[str]) -> list[tuple[str, list[str]]]:
     """Rows that need no network, once each: they are equal in all records of a table unless images could not be read."""
     seen: dict[tuple[str, ...], None] = {}
     for result in results:
@@ -60,7 +64,7 @@ def _reference(results: list[Result], names: list[str]) -> list[tuple[str, list[
     return [(row[0], list(row[1:])) for row in seen]
 
 
-def _notes(results: list[Result]) -> list[str]:
+def notes(results: list[Result]) -> list[str]:
     """Each note once, with the models it is about unless it is about all."""
     about: dict[str, list[str]] = {}
     for result in results:

@@ -9,6 +9,7 @@ import pytest
 
 from insloc_eval.report import write_report
 from insloc_eval.report.csv import csv as to_csv
+from insloc_eval.report.html import html
 from insloc_eval.report.lists import record_list, task_list
 from insloc_eval.report.markdown import markdown
 from insloc_eval.stats import ONE_SEED
@@ -64,7 +65,7 @@ def test_the_ending_chooses_the_form_and_a_strange_one_is_refused(make_record: M
     write_report(results, tmp_path / "r.md")
     write_report(results, tmp_path / "r.csv")
     assert (tmp_path / "r.md").read_text() == markdown(results) and (tmp_path / "r.csv").read_text() == to_csv(results)
-    with pytest.raises(InslocError, match=r"\.md, \.csv"):
+    with pytest.raises(InslocError, match=r"\.md or \.csv or \.html"):
         write_report(results, tmp_path / "r.xlsx")
 
 
@@ -73,3 +74,16 @@ def test_lists_name_every_protocol_every_record_and_every_problem(make_record: M
     result = make_record("a", [0, 1]).result
     text = record_list(Shelf(results=[result], problems=["x.json: cut"]))
     assert result.id in text and "unusable: x.json: cut" in text
+
+
+def test_a_task_that_a_model_cannot_do_is_said_in_every_form(make_record: MakeRecord) -> None:
+    other = make_record("a vit", [0, 1], metrics={}, rows={}, notes=(), not_applicable="no map of stride 16").result
+    results = [make_record("a", [0, 1]).result, other]
+    lines = markdown(results).splitlines()
+    assert any(line.startswith("| a vit") and "not applicable" in line for line in lines)
+    assert "- a vit: not applicable: no map of stride 16" in lines
+    (row,) = (row for row in csv.DictReader(io.StringIO(to_csv(results))) if row["row"] == "a vit")
+    assert (row["kind"], row["metric"], row["value"]) == ("not applicable", "no map of stride 16", "")
+    assert "not applicable (no map of stride 16)" in record_list(Shelf(results=results, problems=[]))
+    assert "<td class='none'>not applicable</td>" in html(results)
+    assert "not applicable: no map of stride 16" in html([other])
