@@ -11,9 +11,10 @@ ORDINARY = " (ordinary norms)"  # after random:ARCH, in the records of the secon
 
 
 def load_network(spec: str, device: str, precision: str) -> Extractor:
-    """The network that `spec` names, as on the command line or in a record. A transformer whose positions timm can interpolate takes any input size here.
+    """The network that `spec` names, as on the command line or in a record.
 
-    timm leaves that off by default. At the size the weights were made for nothing changes.
+    A transformer whose positions timm can interpolate takes any input size here; timm leaves that off by default. At the
+    size that the weights were made for nothing changes.
     """
     if spec.endswith(ORDINARY):
         arch = spec.removeprefix("random:").removesuffix(ORDINARY)
