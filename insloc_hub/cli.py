@@ -30,6 +30,8 @@ def pretrain(
     queue: Whole = None,
     lr: Number = None,
     bn_groups: Whole = None,
+    init: Name = None,
+    decay_norms: bool | None = None,
     seed: Whole = None,
     resume: bool = False,
     device: str = "auto",
@@ -43,12 +45,14 @@ def pretrain(
     Examples:
       insloc pretrain --data photos --arch resnet18 --out runs/first --steps 2000
       insloc pretrain --data photos --out runs/first --resume
+      insloc pretrain --data photos --init resnet50.a1_in1k --out runs/continued
+      torchrun --nproc-per-node 8 -m insloc_hub.cli pretrain --recipe insloc_fpn_r50_200ep --data IMAGENET/train --out RUN
 
     Args:
         data: Folder of images (searched recursively), tar shards, or a text file with one path a line.
         out: Run folder to make.
-        arch: timm's name of a CNN whose last stage is one module (ResNet, RegNet, ConvNeXt families).
-        recipe: Starting point: insloc_c4_small, which is taken if none is named, or insloc_c4_r50_200ep.
+        arch: timm's name of a CNN; for C4 recipes one whose last stage is one module (ResNet, RegNet, ConvNeXt families).
+        recipe: Starting point; insloc_c4_small if none is named. `insloc recipes` lists them.
         epochs: Length of the run and of its cosine.
         steps: Stop after this many steps; the cosine is shortened to end there.
         batch: Images per step; learning rate, groups and queue follow it.
@@ -56,6 +60,9 @@ def pretrain(
         queue: Past keys kept as negatives, a multiple of the batch.
         lr: Learning rate at this batch.
         bn_groups: Groups of the batch with batch statistics of their own.
+        init: Weights to start from: a timm name, hf-hub:, local-dir:, a card or a folder; architecture, canvas and input
+            convention follow it. Random if not named.
+        decay_norms: Weight decay on norms and biases too, as the paper's release does.
         seed: Of weights, order and every draw.
         resume: Continue the run in OUT; the recipe is the run's own.
         device: auto, cpu, cuda or cuda:N.
@@ -65,18 +72,35 @@ def pretrain(
     from insloc_hub.pretrain.options import RunOptions, check_resume, resolve_recipe
 
     changes = {"arch": arch, "epochs": epochs, "queue": queue, "learning_rate": lr, "bn_groups": bn_groups, "seed": seed}
-    changes["precision"] = precision
+    changes |= {"precision": precision, "init": init, "decay_norms": decay_norms}
     if resume:
         check_resume({"recipe": recipe, "batch": batch, "canvas": canvas, **changes})
     chosen = None if resume else resolve_recipe(recipe or "insloc_c4_small", batch=batch, canvas=canvas, changes=changes)
-    options = RunOptions(data=data, run=out, steps=steps, resume=resume, device=device, cache_gib=cache_gib, command=command())
+    follow = tuple(name for name, said in (("arch", arch), ("canvas", canvas)) if said is None)
+    options = RunOptions(
+        data=data, run=out, steps=steps, resume=resume, device=device, cache_gib=cache_gib, follow=follow, command=command()
+    )
+    from insloc_hub.parallel.distributed import first_process
     from insloc_hub.pretrain.run import pretrain as start
 
     finish = start(chosen, options)
     if finish.interrupted:
-        print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {resume_command(data, out)}")
+        if first_process():
+            print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {resume_command(data, out)}")
         sys.exit(130)
-    export(run=out)
+    if first_process():
+        export(run=out)
+
+
+def recipes() -> None:
+    """List the recipes, a line each.
+
+    Example: insloc recipes
+    """
+    from insloc_hub.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        print(f"{name:22} {(recipe.__doc__ or '').splitlines()[0]}")
 
 
 def export(run: Annotated[Path, tyro.conf.Positional]) -> None:
@@ -134,7 +158,8 @@ def resume_command(data: Path, out: Path) -> str:
 
 def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
-    commands: dict[str, Callable[..., Any]] = {"pretrain": pretrain, "export": export, "models": models, "demo": demo}
+    commands: dict[str, Callable[..., Any]] = {"pretrain": pretrain, "recipes": recipes, "export": export}
+    commands |= {"models": models, "demo": demo}
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands, prog="insloc", description="Detection pretraining without labels (InsLoc): pretrain, export, demo."

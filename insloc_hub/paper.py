@@ -51,6 +51,20 @@ WEIGHT_DECAY = 1e-4  # config optimizer.weight_decay, on all query parameters, n
 EPOCHS = 200  # config total_epochs
 BN_GROUP = 32  # images that share batch statistics: one GPU's share of the batch
 
+# A.3 the FPN encoder; config backbone, neck, roi_head
+FPN_STRIDES = (4, 8, 16, 32)  # P2..P5
+FPN_CHANNELS = 256
+FPN_ROI_SIZE = 7  # at every canvas
+FPN_HEAD_CONVS = 4
+FPN_HEAD_FC = 1024  # of each of the two hidden fully connected layers
+FPN_LAST_STD = 0.01  # of the last fully connected layer's start
+FPN_AUGMENT_LEVELS = (False, False, False, True)  # config box_replaced_with_gt: yes, yes, yes, no for P2..P5
+
+# The control: MoCo v2 (Chen et al. 2020, arXiv:2003.04297), whose crops are 224 px where InsLoc's canvas is 256
+MOCO_SIDE = 224
+MOCO_CROP_AREA = (0.2, 1.0)  # share of the source image
+MOCO_CROP_ASPECT = (3 / 4, 4 / 3)  # width / height, log-uniform; torchvision's RandomResizedCrop
+
 # A.6 InsLoc-C4, as inferred: no configuration was released
 C4_ROI_SIZE = 14  # at a 256 px canvas; detectron2's C4 pooler
 C4_STRIDE = 16

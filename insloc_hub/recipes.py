@@ -1,89 +1,66 @@
-"""Pretraining recipes: functions that return one frozen record with every choice of a run.
+"""Pretraining recipes by name: functions that return one frozen record with every choice of a run (recipe.py).
 
-The same record is written to RUN/run.json. A variant is `dataclasses.replace(recipe, epochs=400)`. No torch here: a
-wrong setting must be refused in milliseconds.
+The ladder from MoCo v2 to InsLoc-C4 changes one thing at each rung, so that a gain has a cause:
+moco_v2 -> paste_whole (composites) -> paste_box (RoIAlign on the box) -> insloc_c4 (box augmentation).
 """
 
 import dataclasses
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 from insloc_hub import paper
-from insloc_hub.errors import BadRun, UnknownName
-from insloc_hub.files import digest
+from insloc_hub.errors import UnknownName
+from insloc_hub.recipe import Recipe, at_canvas
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """One pretraining run, whole. Pixels are those of the canvas unless said."""
-
-    name: str
-    """The function of this module that it came from."""
-    arch: str
-    """timm's name of the trunk."""
-    variant: str = "c4"
-    """Region encoder: c4 (as inferred, paper.md A.6)."""
-    canvas: int = paper.CANVAS
-    """Side of the square composites, a multiple of 32."""
-    foreground_bounds: tuple[int, int] = paper.FOREGROUND_BOUNDS
-    """Smallest and largest drawn bound of the pasted crop's sides, both included."""
-    blur_sigma: tuple[float, float] = paper.BLUR_SIGMA
-    """Range of the Gaussian blur."""
-    roi_size: int = paper.C4_ROI_SIZE
-    """Side of the RoIAlign grid on the stride-16 map."""
-    box_augmentation: bool = True
-    """Query boxes become random anchors above IoU 0.5 (paper.md A.4)."""
-    batch: int = paper.BATCH
-    """Images per optimizer step."""
-    bn_groups: int = paper.BATCH // paper.BN_GROUP
-    """Groups of the batch with batch statistics of their own; keys are shuffled across them."""
-    queue: int = paper.QUEUE_KEYS
-    """Past keys kept as negatives, a multiple of the batch."""
-    key_momentum: float = paper.KEY_MOMENTUM
-    temperature: float = paper.TEMPERATURE
-    embedding_dim: int = paper.EMBEDDING_DIM
-    learning_rate: float = paper.LEARNING_RATE
-    """At this recipe's batch."""
-    sgd_momentum: float = paper.SGD_MOMENTUM
-    weight_decay: float = paper.WEIGHT_DECAY
-    epochs: int = paper.EPOCHS
-    """The cosine's length; `steps` cuts it short without changing it."""
-    precision: str = "fp32"
-    """Of the encoders' arithmetic: fp32, or bf16 by autocast. The loss is fp32 always."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
-
-    def hash(self) -> str:
-        """Hex digest of all fields."""
-        return digest(self.as_dict())
-
-
-def from_dict(values: dict[str, Any]) -> Recipe:
-    """The record that `as_dict` gave. BadRun: a field is missing or unknown (written by another version)."""
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    unknown = sorted(set(values) - names)
-    missing = sorted(names - set(values))
-    if unknown or missing:
-        raise BadRun(
-            f"the recipe has unknown fields {unknown} and lacks {missing}; it was written by another version of insloc_hub"
-        )
-    fixed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Recipe(**fixed)
+TINY_EPOCHS = 60  # of the r18_tiny family, until its tries say better
 
 
 def insloc_c4_r50_200ep() -> Recipe:
-    """The paper's ImageNet run with the C4 encoder, as inferred.
+    """The paper's ImageNet run with the C4 encoder, as inferred (paper.md A.6).
 
-    `insloc pretrain --recipe insloc_c4_r50_200ep --data IMAGENET/train --out RUN`. Cost: not stated by the authors.
+    `insloc pretrain --recipe insloc_c4_r50_200ep --data IMAGENET/train --out RUN`. Cost: not stated by the authors; about
+    1.25 times MoCo v2's arithmetic per image (A.5). Expected with Mask R-CNN on COCO 1x / 2x: box AP 39.5 / 41.4, mask AP
+    34.5 / 35.9 (the authors' model zoo, paper.md B).
     """
     return Recipe(name="insloc_c4_r50_200ep", arch="resnet50")
+
+
+def insloc_c4_r50_400ep() -> Recipe:
+    """As the 200-epoch run, twice as long: the authors released weights, no configuration (paper.md A.5, A.6).
+
+    `insloc pretrain --recipe insloc_c4_r50_400ep --data IMAGENET/train --out RUN`. Expected with Mask R-CNN on COCO 1x / 2x:
+    box AP 39.8 / 41.8, mask AP 34.7 / 36.3 (the authors' model zoo, paper.md B).
+    """
+    return dataclasses.replace(insloc_c4_r50_200ep(), name="insloc_c4_r50_400ep", epochs=400)
+
+
+def insloc_fpn_r50_200ep() -> Recipe:
+    """The released FPN configuration (paper.md A.1 to A.5): four levels, one loss each, augmented box on P5 only.
+
+    `insloc pretrain --recipe insloc_fpn_r50_200ep --data IMAGENET/train --out RUN`. Cost: not stated; about 2.3 times MoCo
+    v2's arithmetic per image (A.5). Expected with Mask R-CNN on COCO 1x / 2x: box AP 41.4 / 43.2, mask AP 37.1 / 38.7,
+    where neck and head are loaded too (the authors' model zoo, paper.md A.7, B).
+    """
+    return _with_fpn(insloc_c4_r50_200ep(), "insloc_fpn_r50_200ep")
+
+
+def insloc_fpn_r50_400ep() -> Recipe:
+    """As the 200-epoch run, twice as long: the authors released weights, no configuration (paper.md A.5).
+
+    `insloc pretrain --recipe insloc_fpn_r50_400ep --data IMAGENET/train --out RUN`. Expected with Mask R-CNN on COCO 1x / 2x:
+    box AP 42.0 / 43.3, mask AP 37.6 / 38.8 (the authors' model zoo, paper.md B).
+    """
+    return dataclasses.replace(insloc_fpn_r50_200ep(), name="insloc_fpn_r50_400ep", epochs=400)
+
+
+def moco_v2_r50_200ep() -> Recipe:
+    """The control: MoCo v2 (He et al. 2020, Chen et al. 2020, arXiv:2003.04297) in the same loop, 224 px crops.
+
+    `insloc pretrain --recipe moco_v2_r50_200ep --data IMAGENET/train --out RUN`. Cost elsewhere: 53 h on 8 V100 (MoCo's
+    readme). Expected: linear top-1 67.5 (MoCo's readme); Mask R-CNN C4 on COCO 1x: box AP 38.9, mask AP 34.1 (paper.md B).
+    Departure from its release: SGD with Nesterov momentum and the cosine by epoch, as in InsLoc's, so that only the
+    views and the region differ.
+    """
+    return _as_moco(insloc_c4_r50_200ep(), "moco_v2_r50_200ep")
 
 
 def insloc_c4_small() -> Recipe:
@@ -107,45 +84,82 @@ def insloc_c4_small() -> Recipe:
     return at_canvas(small, 128)
 
 
-RECIPES = {"insloc_c4_r50_200ep": insloc_c4_r50_200ep, "insloc_c4_small": insloc_c4_small}
+def insloc_c4_r18_tiny() -> Recipe:
+    """The reference run's InsLoc-C4, as inferred: resnet18, 128 px canvases made of 64 px images (issue text, first values).
 
-
-def at_canvas(recipe: Recipe, canvas: int) -> Recipe:
-    """The recipe at another canvas with the paper's geometry kept in proportion (contracts.md 12)."""
-    scale = canvas / paper.CANVAS
-    roi = 2 * math.ceil(paper.C4_ROI_SIZE * scale / 2)  # next even number: the last stage halves it
-    return dataclasses.replace(
-        recipe,
-        canvas=canvas,
-        foreground_bounds=(canvas // 2, canvas - 2),
-        blur_sigma=(paper.BLUR_SIGMA[0] * scale, paper.BLUR_SIGMA[1] * scale),
-        roi_size=roi,
+    `insloc pretrain --recipe insloc_c4_r18_tiny --data SHARDS --out RUN`. Cost and scores: docs/reference-run.md. [ours]
+    """
+    tiny = Recipe(
+        name="insloc_c4_r18_tiny",
+        arch="resnet18",
+        batch=512,
+        bn_groups=16,
+        queue=8192,
+        key_momentum=0.99,
+        learning_rate=0.06,
+        epochs=TINY_EPOCHS,
     )
+    return at_canvas(tiny, 128)
 
 
-def at_batch(recipe: Recipe, batch: int, **said: Any) -> Recipe:
-    """The recipe at another batch: learning rate scaled linearly, groups of 32 images (at least 2), queue a multiple.
+def insloc_fpn_r18_tiny() -> Recipe:
+    """The reference run's InsLoc-FPN: `insloc_c4_r18_tiny` with the released FPN encoder. [ours]
 
-    `said` are fields that the user set: they win over what follows from the batch.
+    `insloc pretrain --recipe insloc_fpn_r18_tiny --data SHARDS --out RUN`.
     """
-    follows = {
-        "bn_groups": max(2, batch // paper.BN_GROUP),
-        "learning_rate": recipe.learning_rate * batch / recipe.batch,
-        "queue": max(batch, recipe.queue // batch * batch),
-    }
-    return dataclasses.replace(recipe, batch=batch, **{**follows, **said})
+    return _with_fpn(insloc_c4_r18_tiny(), "insloc_fpn_r18_tiny")
 
 
-def fit_to_data(recipe: Recipe, images: int) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe made fit for a set of `images`, and a sentence for each change.
+def paste_box_r18_tiny() -> Recipe:
+    """The ladder's third rung: InsLoc-C4 without box augmentation, exact boxes for query and key. [ours]
 
-    A queue longer than half the set would hold most instances' own older keys as negatives. [ours]
+    `insloc pretrain --recipe paste_box_r18_tiny --data SHARDS --out RUN`.
     """
-    most = max(recipe.batch, images // 2 // recipe.batch * recipe.batch)
-    if recipe.queue <= most:
-        return recipe, ()
-    reason = f"queue {recipe.queue} -> {most}: with {images} images a longer one holds the queries' own instances as negatives"
-    return dataclasses.replace(recipe, queue=most), (reason,)
+    return dataclasses.replace(insloc_c4_r18_tiny(), name="paste_box_r18_tiny", augment_levels=(False,))
+
+
+def paste_whole_r18_tiny() -> Recipe:
+    """The ladder's second rung: MoCo v2 on composites, the mean over the whole canvas, boxes unread. [ours]
+
+    `insloc pretrain --recipe paste_whole_r18_tiny --data SHARDS --out RUN`.
+    """
+    return dataclasses.replace(paste_box_r18_tiny(), name="paste_whole_r18_tiny", variant="whole")
+
+
+def moco_v2_r18_tiny() -> Recipe:
+    """The reference run's control and the ladder's first rung: MoCo v2, 112 px crops. [ours]
+
+    `insloc pretrain --recipe moco_v2_r18_tiny --data SHARDS --out RUN`.
+    """
+    return _as_moco(insloc_c4_r18_tiny(), "moco_v2_r18_tiny")
+
+
+def supervised_r18_tiny() -> Recipe:
+    """The reference run's row with labels: the control's views, trunk and schedule, cross-entropy over class folders. [ours]
+
+    `insloc pretrain --recipe supervised_r18_tiny --data SHARDS --out RUN`. The learning rate is torchvision's 0.1 for 256
+    images, the weight decay ours.
+    """
+    return dataclasses.replace(moco_v2_r18_tiny(), name="supervised_r18_tiny", objective="labels", learning_rate=0.2)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        insloc_c4_small,
+        insloc_c4_r50_200ep,
+        insloc_c4_r50_400ep,
+        insloc_fpn_r50_200ep,
+        insloc_fpn_r50_400ep,
+        moco_v2_r50_200ep,
+        insloc_c4_r18_tiny,
+        insloc_fpn_r18_tiny,
+        paste_box_r18_tiny,
+        paste_whole_r18_tiny,
+        moco_v2_r18_tiny,
+        supervised_r18_tiny,
+    )
+}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -155,36 +169,12 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
-def _check(recipe: Recipe) -> None:
-    low, high = recipe.foreground_bounds
-    rules = [
-        (recipe.variant == "c4", f"variant {recipe.variant!r} is unknown; the one there is: 'c4'"),
-        (
-            recipe.canvas >= 64 and recipe.canvas % 32 == 0,
-            f"canvas {recipe.canvas} must be a multiple of 32, at least 64",
-        ),
-        (
-            0 < low <= high < recipe.canvas,
-            f"foreground bounds {low}..{high} must lie inside the canvas {recipe.canvas}",
-        ),
-        (recipe.batch >= 1, f"batch {recipe.batch} must be positive"),
-        (recipe.bn_groups >= 1, f"bn_groups {recipe.bn_groups} must be positive"),
-        (recipe.epochs >= 1, f"epochs {recipe.epochs} must be positive"),
-        (recipe.temperature > 0, f"temperature {recipe.temperature} must be positive"),
-        (recipe.precision in ("fp32", "bf16"), f"precision {recipe.precision!r} is unknown; there are fp32 and bf16"),
-        (0 <= recipe.learning_rate < math.inf, f"learning rate {recipe.learning_rate} must be a number from 0"),
-        (recipe.queue >= 1, f"queue {recipe.queue} must be positive"),
-        (0 <= recipe.seed < 2**32, f"seed {recipe.seed} must lie in 0..{2**32 - 1}"),
-    ]
-    for holds, message in rules:
-        if not holds:
-            raise BadRun(message)
-    if recipe.batch % recipe.bn_groups or recipe.batch // recipe.bn_groups < 4:
-        raise BadRun(
-            f"batch {recipe.batch} does not split into {recipe.bn_groups} groups of at least 4 images. The key's batch "
-            "statistics must come from other images than the query's, or they give the answer away (MoCo, sec. 3.3): "
-            "take a batch that is a multiple of 8, or bn_groups=1 to accept the leak knowingly"
-        )
-    if recipe.queue % recipe.batch:
-        near = max(recipe.batch, recipe.queue // recipe.batch * recipe.batch)
-        raise BadRun(f"queue {recipe.queue} must be a multiple of the batch {recipe.batch}; the nearest is {near}")
+def _with_fpn(recipe: Recipe, name: str) -> Recipe:
+    levels = len(paper.FPN_STRIDES)
+    return dataclasses.replace(
+        recipe, name=name, variant="fpn", augment_levels=paper.FPN_AUGMENT_LEVELS, level_weights=(1.0,) * levels
+    )
+
+
+def _as_moco(recipe: Recipe, name: str) -> Recipe:
+    return dataclasses.replace(recipe, name=name, views="crops", variant="whole", augment_levels=(False,))

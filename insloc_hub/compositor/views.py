@@ -11,7 +11,7 @@ from insloc_hub.compositor.colour import COLOUR_UNIFORMS, apply_colour, draw_col
 from insloc_hub.compositor.geometry import VIEW_UNIFORMS, Layout, draw_layout, uniforms
 from insloc_hub.compositor.paste import paste
 from insloc_hub.data.transform import InputFacts, normalise
-from insloc_hub.recipes import Recipe
+from insloc_hub.recipe import Recipe
 from insloc_hub.shapes import Float, UInt8
 
 QUERY, KEY = 0, 1

@@ -27,7 +27,8 @@ from insloc_hub.pretrain.options import RunOptions
 from insloc_hub.pretrain.resume import FILE
 from insloc_hub.pretrain.run import pretrain, read_run
 from insloc_hub.progress import say, track
-from insloc_hub.recipes import Recipe, at_canvas, insloc_c4_small
+from insloc_hub.recipe import Recipe, at_canvas
+from insloc_hub.recipes import insloc_c4_small
 from insloc_hub.records import Result
 from insloc_hub.release.export import check_export, export_run, read_metrics
 

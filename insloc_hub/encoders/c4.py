@@ -3,12 +3,11 @@
 Trunk up to stride 16 -> RoIAlign on the box -> the trunk's last stage on that grid -> mean -> two-layer projection.
 """
 
-import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from insloc_hub import paper
-from insloc_hub.encoders.backbone import build_trunk, feature_maps, last_stage_name, map_channels
+from insloc_hub.boxes.grid import one_each, roi_grid
+from insloc_hub.encoders.backbone import feature_maps, last_stage_name, map_channels
 from insloc_hub.encoders.project import Projection
 from insloc_hub.shapes import Float
 
@@ -24,20 +23,12 @@ class C4Encoder(nn.Module):
         width = map_channels(trunk)[32]
         self.projection = Projection(width, width, embedding_dim)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 4"]) -> Float[Tensor, "b 1 d"]:
+    def forward(self, images: Float[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 1 4"]) -> Float[Tensor, "b 1 d"]:
         """`boxes` are in pixels of `images`; parts more than a cell outside the map contribute zeros."""
         stage = self.trunk.get_submodule(self.stage_name)
-        vectors = c4_region_vectors(self.trunk, stage, images, boxes, self.roi_size)
+        vectors = c4_region_vectors(self.trunk, stage, images, boxes[:, 0], self.roi_size)
         embeddings: Tensor = nn.functional.normalize(self.projection(vectors), dim=1)
         return embeddings[:, None]
-
-
-def build_c4(arch: str, roi_size: int, embedding_dim: int, seed: int) -> C4Encoder:
-    """A fresh encoder whose weights depend on the seed alone. UnknownName, InslocError: not an architecture for C4."""
-    trunk = build_trunk(arch, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)
-        return C4Encoder(trunk, arch, roi_size, embedding_dim)
 
 
 def c4_region_vectors(
@@ -45,15 +36,12 @@ def c4_region_vectors(
 ) -> Float[Tensor, "b c"]:
     """One vector per image: RoIAlign of its box on the stride-16 map, then `stage` (the last one), then the mean."""
     stride16 = feature_maps(trunk, images, [paper.C4_STRIDE])[paper.C4_STRIDE]
-    index = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
-    return last_stage_vectors(stage, stride16, torch.cat([index, boxes], dim=1), roi_size)
+    return last_stage_vectors(stage, stride16, one_each(boxes), roi_size)
 
 
 def last_stage_vectors(
     stage: nn.Module, stride16: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], roi_size: int
 ) -> Float[Tensor, "n d"]:
     """One vector per box of ready-made maps; a row of `rois` is the number of its map, then XYXY in pixels."""
-    scale = 1 / paper.C4_STRIDE
-    grid = roi_align(stride16, rois.to(stride16.dtype), roi_size, spatial_scale=scale, sampling_ratio=0, aligned=True)
-    vectors: Tensor = stage(grid).mean(dim=(2, 3))
+    vectors: Tensor = stage(roi_grid(stride16, rois, paper.C4_STRIDE, roi_size)).mean(dim=(2, 3))
     return vectors

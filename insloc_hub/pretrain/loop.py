@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-import torch
-
-from insloc_hub import paper
-from insloc_hub.compositor.views import KEY, QUERY, make_view
 from insloc_hub.data.cache import Pixels
-from insloc_hub.data.loader import batch_indices, prefetch, steps_per_epoch
-from insloc_hub.data.transform import InputFacts, normalise
+from insloc_hub.data.loader import prefetch, steps_per_epoch
 from insloc_hub.errors import NotFinite
 from insloc_hub.files import write_text
+from insloc_hub.parallel import distributed
+from insloc_hub.pretrain.batches import make_batch, make_labelled_batch
 from insloc_hub.pretrain.resume import save_state
 from insloc_hub.pretrain.schedule import cosine_by_epoch
-from insloc_hub.pretrain.step import Batch, State, train_step
+from insloc_hub.pretrain.state import LabelState, State, StepFacts
+from insloc_hub.pretrain.step import train_step
+from insloc_hub.pretrain.supervised import label_step
 from insloc_hub.progress import track
-from insloc_hub.recipes import Recipe
+from insloc_hub.recipe import Recipe
 
 SAVE_EVERY_S = 300.0
 METRICS = "metrics.jsonl"
@@ -38,81 +38,111 @@ class Finish:
     interrupted: bool
 
 
-def facts_of(recipe: Recipe) -> InputFacts:
-    """The input convention that a run trains with."""
-    return InputFacts(size=(recipe.canvas, recipe.canvas), mean=paper.PIXEL_MEAN, std=paper.PIXEL_STD)
-
-
-def make_batch(pixels: Pixels, recipe: Recipe, step: int, device: torch.device) -> Batch:
-    """The batch of optimizer step `step`: a function of recipe, data and step alone."""
-    epoch, indices = batch_indices(len(pixels), recipe.batch, recipe.seed, step)
-    facts = facts_of(recipe)
-    query, key = (make_view(pixels.__getitem__, len(pixels), indices, epoch, recipe, which) for which in (QUERY, KEY))
-    return Batch(
-        query=normalise(query.images, facts).to(device),
-        query_boxes=query.boxes.to(device),
-        key=normalise(key.images, facts).to(device),
-        key_boxes=key.boxes.to(device),
-    )
-
-
-def train(state: State, pixels: Pixels, run: Path, total: int, stop: Callable[[int], bool] = lambda step: False) -> Finish:
+def train(
+    state: State | LabelState, pixels: Pixels, run: Path, total: int, stop: Callable[[int], bool] = lambda step: False
+) -> Finish:
     """Train until `total` steps are done, `stop(step)` says so, or Ctrl-C; in each case RUN/checkpoint.pt is saved.
 
-    NotFinite: the loss is NaN or infinite; the last checkpoint before it is kept.
+    What a step tells is read while the next one runs: an accelerator never waits for a number on the screen. NotFinite:
+    the loss is NaN or infinite; the last checkpoint before it is kept.
     """
-    device = state.anchors.device
+    device = next(state.encoder.parameters()).device
     recipe = state.recipe
     fingerprint = pixels.images.fingerprint()
     per_epoch = steps_per_epoch(len(pixels), recipe.batch)
-    cut_metrics(run / METRICS, state.step)
-    batches = prefetch(lambda step: make_batch(pixels, recipe, step, device), state.step, total)
+    make, take = work_of(state)
+    batches = prefetch(lambda step: make(pixels, recipe, step, device), state.step, total)
     saved = time.monotonic()
-    plateau = math.log(recipe.queue + 1)  # what a network that recognises nothing pays
     interrupted = False
-    with (
-        interrupts() as interrupt,
-        (run / METRICS).open("a", encoding="utf-8") as metrics,
-        track("pretrain", total * recipe.batch, "images", done=state.step * recipe.batch) as progress,
-    ):
+    with interrupts() as interrupt, journal(state, run, total) as note:
         while state.step < total:
             waiting = time.perf_counter()
             batch = next(batches)
             started = time.perf_counter()
             epoch = state.step // per_epoch
             rate = cosine_by_epoch(recipe.learning_rate, epoch, recipe.epochs)
-            facts = train_step(state, batch, rate)
-            loss, accuracy = float(facts.loss), facts.accuracy.tolist()
-            check_finite(loss, state)
-            line = {
-                "step": state.step,
-                "epoch": epoch,
-                "loss": loss,
-                "accuracy": [round(value, 4) for value in accuracy],
-                "lr": rate,
-                "wait_s": round(started - waiting, 4),
-                "step_s": round(time.perf_counter() - started, 4),
-            }
-            metrics.write(json.dumps(line) + "\n")
-            progress.advance(recipe.batch, f"loss {loss:.2f} of {plateau:.2f}, accuracy {accuracy[0]:.0%}")
-            if interrupt() or stop(state.step):
+            facts = take(state, batch, rate)
+            note(Told(step=state.step, epoch=epoch, rate=rate, facts=facts, wait_s=started - waiting))
+            if distributed.any_of(interrupt() or stop(state.step), device):
                 interrupted = state.step < total
                 break
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                metrics.flush()
+            if distributed.any_of(time.monotonic() - saved > SAVE_EVERY_S, device):
+                note(None)
                 save_state(state, fingerprint, run)
                 saved = time.monotonic()
         batches.close()
+        note(None)
     save_state(state, fingerprint, run)
     return Finish(step=state.step, total=total, interrupted=interrupted)
 
 
-def check_finite(loss: float, state: State) -> None:
+def work_of(state: State | LabelState) -> tuple[Callable[..., Any], Callable[..., StepFacts]]:
+    """How a batch is made for this objective, and the step that takes it."""
+    if isinstance(state, LabelState):
+        return make_labelled_batch, label_step
+    return make_batch, train_step
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """One step's news."""
+
+    step: int
+    epoch: int
+    rate: float
+    facts: StepFacts
+    wait_s: float
+    """Seconds that the step waited for its batch."""
+
+
+@contextmanager
+def journal(state: State | LabelState, run: Path, total: int) -> Iterator[Callable[[Told | None], None]]:
+    """Give `note(told)`, which reads the step before it (None: reads what is left) into RUN/metrics.jsonl and the screen."""
+    recipe = state.recipe
+    plateau = math.log(recipe.queue + 1)  # what a network that recognises nothing pays
+    if distributed.rank():
+        yield lambda told: None
+        return
+    cut_metrics(run / METRICS, state.step)
+    unread: list[Told] = []
+    clock = time.perf_counter()
+    with (
+        (run / METRICS).open("a", encoding="utf-8") as metrics,
+        track("pretrain", total * recipe.batch, "images", done=state.step * recipe.batch) as progress,
+    ):
+
+        def note(told: Told | None) -> None:
+            nonlocal clock
+            for late in unread:
+                loss, accuracy = float(late.facts.loss), late.facts.accuracy.tolist()
+                check_finite(loss, late.step, recipe)
+                now = time.perf_counter()
+                line = {
+                    "step": late.step,
+                    "epoch": late.epoch,
+                    "loss": loss,
+                    "accuracy": [round(value, 4) for value in accuracy],
+                    "lr": late.rate,
+                    "wait_s": round(late.wait_s, 4),
+                    "step_s": round(now - clock - late.wait_s, 4),
+                }
+                clock = now
+                metrics.write(json.dumps(line) + "\n")
+                against = f" of {plateau:.2f}" if isinstance(state, State) else ""
+                progress.advance(recipe.batch, f"loss {loss:.2f}{against}, accuracy {sum(accuracy) / len(accuracy):.0%}")
+            unread[:] = [told] if told is not None else []
+            if told is None:
+                metrics.flush()
+
+        yield note
+
+
+def check_finite(loss: float, step: int, recipe: Recipe) -> None:
     """NotFinite: with the knobs to turn."""
     if not math.isfinite(loss):
         raise NotFinite(
-            f"the loss is {loss} at step {state.step}. What was saved before is kept. Lower the learning rate "
-            f"(now {state.recipe.learning_rate:g}), or raise the temperature (now {state.recipe.temperature:g})"
+            f"the loss is {loss} at step {step}. What was saved before is kept. Lower the learning rate "
+            f"(now {recipe.learning_rate:g}), or raise the temperature (now {recipe.temperature:g})"
         )
 
 

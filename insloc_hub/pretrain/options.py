@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from insloc_hub.errors import BadRun
-from insloc_hub.recipes import Recipe, at_batch, at_canvas, find_recipe
+from insloc_hub.recipe import Recipe, at_batch, at_canvas
+from insloc_hub.recipes import find_recipe
 
 FLAGS = {"learning_rate": "--lr", "bn_groups": "--bn-groups"}  # where the flag is not the field's name
 
@@ -24,6 +25,8 @@ class RunOptions:
     device: str = "cpu"
     cache_gib: float = 4.0
     """Decoded pixels kept in memory."""
+    follow: tuple[str, ...] = ()
+    """Fields of the recipe that the card of `recipe.init` may set, since the user named no value: arch, canvas."""
     command: str = ""
 
     def __post_init__(self) -> None:

@@ -8,23 +8,26 @@ import torch
 
 from insloc_hub.errors import BadRun
 from insloc_hub.files import write_whole
-from insloc_hub.pretrain.step import State
-from insloc_hub.recipes import from_dict
+from insloc_hub.parallel import distributed
+from insloc_hub.pretrain.state import LabelState, State
+from insloc_hub.recipe import from_dict
 
 SCHEMA = 1
 FILE = "checkpoint.pt"
 
 
-def save_state(state: State, data_fingerprint: str, run: Path) -> None:
-    """Write RUN/checkpoint.pt. CannotWrite: the one before is then still whole."""
+def save_state(state: State | LabelState, data_fingerprint: str, run: Path) -> None:
+    """Write RUN/checkpoint.pt, from the first process. CannotWrite: the one before is then still whole."""
+    if distributed.rank():
+        return
     content = {
         "schema": SCHEMA,
         "recipe": state.recipe.as_dict(),
         "data": data_fingerprint,
         "step": state.step,
-        "encoder": state.encoder.state_dict(),
-        "twin": state.twin.state_dict(),
-        "queue": state.queue.state_dict(),
+        **{name: module.state_dict() for name, module in state.modules.items()},
+        # Parameters that no gradient ever reached: the optimizer keeps no momentum for them.
+        "untrained": [name for name, p in state.encoder.named_parameters() if p not in state.optimizer.state],
         "optimizer": state.optimizer.state_dict(),
         # Nothing here draws from the global generator, but an architecture with dropout does.
         "random": torch.get_rng_state(),
@@ -55,7 +58,7 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
     return content
 
 
-def restore_state(state: State, content: dict[str, Any], data_fingerprint: str) -> None:
+def restore_state(state: State | LabelState, content: dict[str, Any], data_fingerprint: str) -> None:
     """Put a checkpoint into a fresh state. BadRun: it belongs to another recipe or other data."""
     if from_dict(content["recipe"]) != state.recipe:
         raise BadRun("the checkpoint was made by another recipe than RUN/run.json says; one of the two was changed by hand")
@@ -64,9 +67,8 @@ def restore_state(state: State, content: dict[str, Any], data_fingerprint: str) 
             "the images are not those the run was started with (names, sizes or readability differ). "
             "Give the same --data, or start a new run"
         )
-    state.encoder.load_state_dict(content["encoder"])
-    state.twin.load_state_dict(content["twin"])
-    state.queue.load_state_dict(content["queue"])
+    for name, module in state.modules.items():
+        module.load_state_dict(content[name])
     state.optimizer.load_state_dict(content["optimizer"])
     state.step = int(content["step"])
     torch.set_rng_state(content["random"])

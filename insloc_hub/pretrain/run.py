@@ -14,21 +14,23 @@ from typing import Any
 import torch
 
 from insloc_hub import __version__
+from insloc_hub.boxes.anchors import anchor_grid
 from insloc_hub.boxes.augment import augment_boxes
 from insloc_hub.compositor.picture import picture_of_views
 from insloc_hub.compositor.views import KEY, QUERY, make_view
 from insloc_hub.data.cache import Pixels, load_pixels
-from insloc_hub.data.folder import ImageSet, list_images
+from insloc_hub.data.folder import ImageSet, list_classes, list_images
 from insloc_hub.data.loader import batch_indices, steps_per_epoch
 from insloc_hub.errors import BadRun
 from insloc_hub.files import check_writable, write_bytes, write_json
-from insloc_hub.models.extractor import find_device
+from insloc_hub.models.extractor import find_device, load
+from insloc_hub.parallel import distributed
 from insloc_hub.pretrain.loop import Finish, train
 from insloc_hub.pretrain.options import RunOptions
 from insloc_hub.pretrain.resume import FILE, read_checkpoint, restore_state
-from insloc_hub.pretrain.step import State, new_state
+from insloc_hub.pretrain.state import LabelState, State, new_label_state, new_queue, new_state
 from insloc_hub.progress import say, track
-from insloc_hub.recipes import Recipe, fit_to_data, from_dict
+from insloc_hub.recipe import Recipe, at_canvas, fit_to_data, from_dict
 from insloc_hub.records import environment
 
 SCHEMA = 1
@@ -38,7 +40,10 @@ NAMED = 5  # unreadable images named on the screen; all are in run.json
 
 
 def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], bool] = lambda step: False) -> Finish:
-    """Train into `options.run`. `recipe` is None to resume: the run's own is taken. InslocError: nothing was written."""
+    """Train into `options.run`. `recipe` is None to resume: the run's own is taken. InslocError: nothing was written.
+
+    Under torchrun all processes call it; the first one writes.
+    """
     run = options.run
     content = None
     if options.resume:
@@ -49,25 +54,81 @@ def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], b
     if recipe is None:
         raise BadRun("a new run needs a recipe")
     check_writable(run)
-    images = list_images(options.data)
-    device = find_device(options.device)
-    state = new_state(recipe, device)  # refuses a wrong architecture before images are read
-    pixels = _read_images(images, recipe, options)
-    if content is None:
-        recipe, total = _settle(recipe, options, len(pixels))
-        state = new_state(recipe, device) if recipe != state.recipe else state
-        _write_run(run, recipe, total, pixels, options)
-        write_bytes(run / "views.png", _views_png(state, pixels))
-    else:
-        restore_state(state, content, pixels.images.fingerprint())
-        total = int(read_run(run)["total_steps"]) if options.steps is None else options.steps
-        most = recipe.epochs * steps_per_epoch(len(pixels), recipe.batch)
-        if total > most:  # beyond its end the cosine rises again
-            raise BadRun(
-                f"this run's learning rate ends at {most} steps, so it can't go on to {total}; start a longer run anew"
-            )
-        say(f"resuming {run} at step {state.step} of {total}")
-    return train(state, pixels, run, total, stop)
+    images = _list(options.data, recipe)
+    with distributed.processes(find_device(options.device)) as device:
+        if content is None:
+            recipe = _as_the_card(recipe, options.follow)
+        _check_processes(recipe)
+        state = _new(recipe, images, device, start=content is None)  # refuses a wrong architecture before images are read
+        pixels = _read_images(images, recipe, options)
+        if content is None:
+            total = _begin(state, pixels, options)
+        else:
+            restore_state(state, content, pixels.images.fingerprint())
+            total = _total(recipe, options, len(pixels))
+            _news(f"resuming {run} at step {state.step} of {total}")
+        return train(state, pixels, run, total, stop)
+
+
+def _list(data: Path, recipe: Recipe) -> ImageSet:
+    """What is trained on; of a folder with train/ and val/ the first only."""
+    if (data / "train").is_dir() and (data / "val").is_dir():
+        _news(f"training on {data / 'train'}; {data / 'val'} is left for evaluation")
+        data = data / "train"
+    return list_images(data) if recipe.objective == "contrast" else list_classes(data)
+
+
+def _as_the_card(recipe: Recipe, follow: tuple[str, ...]) -> Recipe:
+    """The recipe with the input convention of the weights it starts from, and with their architecture and size if asked.
+
+    BadSpec: no such weights.
+    """
+    if recipe.init == "random":
+        return recipe
+    facts = load(recipe.init, "cpu")
+    side = min(facts.facts.size) // 32 * 32
+    changed = dataclasses.replace(recipe, pixel_mean=facts.facts.mean, pixel_std=facts.facts.std)
+    if "arch" in follow:
+        changed = dataclasses.replace(changed, arch=facts.arch)
+    if "canvas" in follow and side >= 64:
+        changed = at_canvas(changed, side)
+    _news(f"from {recipe.init}: {changed.arch}, canvas {changed.canvas}, mean {changed.pixel_mean}, std {changed.pixel_std}")
+    return changed
+
+
+def _check_processes(recipe: Recipe) -> None:
+    """BadRun: batch or groups do not split over the processes."""
+    for name, value in (("batch", recipe.batch), ("bn_groups", recipe.bn_groups)):
+        if value % distributed.world():
+            raise BadRun(f"{name} {value} does not split over {distributed.world()} processes; make it a multiple")
+
+
+def _new(recipe: Recipe, images: ImageSet, device: torch.device, *, start: bool) -> State | LabelState:
+    if recipe.objective == "labels":
+        return new_label_state(recipe, len(images.classes), device, start=start)
+    return new_state(recipe, device, start=start)
+
+
+def _begin(state: State | LabelState, pixels: Pixels, options: RunOptions) -> int:
+    """Settle the recipe with the data at hand, write what a new run starts with, and give its number of steps."""
+    recipe, total = _settle(state.recipe, options, len(pixels))
+    if isinstance(state, State) and recipe.queue != state.recipe.queue:
+        state.queue = new_queue(recipe).to(state.anchors.device)
+    state.recipe = recipe
+    if distributed.rank() == 0:
+        _write_run(options.run, recipe, total, pixels, options)
+        write_bytes(options.run / "views.png", _views_png(recipe, pixels))
+    distributed.wait()
+    return total
+
+
+def _total(recipe: Recipe, options: RunOptions, images: int) -> int:
+    """Steps of a resumed run. BadRun: it would outlive its learning rate."""
+    total = int(read_run(options.run)["total_steps"]) if options.steps is None else options.steps
+    most = recipe.epochs * steps_per_epoch(images, recipe.batch)
+    if total > most:  # beyond its end the cosine rises again
+        raise BadRun(f"this run's learning rate ends at {most} steps, so it can't go on to {total}; start a longer run anew")
+    return total
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -88,13 +149,15 @@ def _read_images(images: ImageSet, recipe: Recipe, options: RunOptions) -> Pixel
     with track("read images", len(images)) as progress:
         pixels = load_pixels(images, SHORT_SIDES * recipe.canvas, int(options.cache_gib * 2**30), progress.advance)
     if pixels.bad:
-        say(f"skipped {len(pixels.bad)} of {len(images)} images that can't be read:")
+        _news(f"skipped {len(pixels.bad)} of {len(images)} images that can't be read:")
         for problem in list(pixels.bad.values())[:NAMED]:
-            say(f"  {problem}")
+            _news(f"  {problem}")
         if len(pixels.bad) > NAMED:
-            say(f"  ... and {len(pixels.bad) - NAMED} more, listed in {options.run / RUN_FILE}")
+            _news(f"  ... and {len(pixels.bad) - NAMED} more, listed in {options.run / RUN_FILE}")
     if len(pixels.kept) < len(pixels):
-        say(f"{len(pixels.kept)} of {len(pixels)} images fit in the cache of {options.cache_gib:g} GiB; the rest is read again")
+        _news(
+            f"{len(pixels.kept)} of {len(pixels)} images fit in the cache of {options.cache_gib:g} GiB; the rest is read again"
+        )
     return pixels
 
 
@@ -109,7 +172,7 @@ def _settle(recipe: Recipe, options: RunOptions, images: int) -> tuple[Recipe, i
             reasons += (f"epochs {recipe.epochs} -> {epochs}: {options.steps} steps of {recipe.batch} in {images} images",)
         recipe = dataclasses.replace(recipe, epochs=epochs)
     for reason in reasons:
-        say(f"changed: {reason}")
+        _news(f"changed: {reason}")
     return recipe, options.steps if options.steps is not None else recipe.epochs * per_epoch
 
 
@@ -132,13 +195,19 @@ def _write_run(run: Path, recipe: Recipe, total: int, pixels: Pixels, options: R
     write_json(run / RUN_FILE, facts)
 
 
-def _views_png(state: State, pixels: Pixels) -> bytes:
-    recipe = state.recipe
+def _views_png(recipe: Recipe, pixels: Pixels) -> bytes:
     _, indices = batch_indices(len(pixels), recipe.batch, recipe.seed, 0)
     indices = indices[:8]
     query, key = (make_view(pixels.__getitem__, len(pixels), indices, 0, recipe, which) for which in (QUERY, KEY))
     generator = torch.Generator().manual_seed(recipe.seed)
-    augmented = augment_boxes(query.boxes, state.anchors.cpu(), generator) if recipe.box_augmentation else query.boxes
+    anchors = anchor_grid(recipe.canvas)
+    augmented = augment_boxes(query.boxes, anchors, generator) if any(recipe.augment_levels) else query.boxes
     buffer = io.BytesIO()
     picture_of_views(query, key, augmented).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _news(text: str) -> None:
+    """Say it once, not once per process."""
+    if distributed.rank() == 0:
+        say(text)

@@ -3,74 +3,25 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from insloc_hub.boxes.anchors import anchor_grid
 from insloc_hub.boxes.augment import augment_boxes
 from insloc_hub.contrast.infonce import infonce
-from insloc_hub.contrast.queue import Queue
-from insloc_hub.contrast.twin import make_twin, update_twin
-from insloc_hub.encoders.c4 import C4Encoder, build_c4
-from insloc_hub.errors import BadRun, InslocError, UnknownName
+from insloc_hub.contrast.twin import update_twin
+from insloc_hub.parallel import distributed
 from insloc_hub.parallel.groupbn import draw_shuffle, forward_in_groups
-from insloc_hub.pretrain.schedule import make_optimizer
-from insloc_hub.recipes import Recipe
+from insloc_hub.pretrain.state import State, StepFacts
 from insloc_hub.shapes import Float
-
-QUEUE_STREAM = 11  # added to the recipe's seed: apart from the encoder's
-
-
-@dataclass(kw_only=True, slots=True)
-class State:
-    """Everything that training changes; `step` counts finished optimizer steps."""
-
-    recipe: Recipe
-    encoder: C4Encoder
-    twin: C4Encoder
-    queue: Queue
-    optimizer: torch.optim.SGD
-    anchors: Tensor
-    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Normalised views and their true boxes, on the device of the state."""
+    """Normalised views and their true boxes, on the device of the state; with torchrun, this process's share."""
 
     query: Float[Tensor, "b 3 s s"]
     query_boxes: Float[Tensor, "b 4"]
     key: Float[Tensor, "b 3 s s"]
     key_boxes: Float[Tensor, "b 4"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepFacts:
-    """What a step tells: still on the device, so that reading them is the caller's choice of when to wait."""
-
-    loss: Float[Tensor, ""]
-    """Sum over levels of the mean InfoNCE, in nats."""
-    accuracy: Float[Tensor, " l"]
-    """Per level, share of queries whose key beats the whole queue."""
-
-
-def new_state(recipe: Recipe, device: torch.device) -> State:
-    """A fresh state whose numbers depend on the recipe alone. BadRun: its architecture can't carry the encoder."""
-    try:
-        encoder = build_c4(recipe.arch, recipe.roi_size, recipe.embedding_dim, recipe.seed)
-    except UnknownName:
-        raise
-    except InslocError as error:
-        raise BadRun(str(error)) from None
-    encoder = encoder.to(device).train()
-    generator = torch.Generator().manual_seed(recipe.seed + QUEUE_STREAM)
-    return State(
-        recipe=recipe,
-        encoder=encoder,
-        twin=make_twin(encoder),
-        queue=Queue(1, recipe.embedding_dim, recipe.queue, generator).to(device),
-        optimizer=make_optimizer(encoder, recipe),
-        anchors=anchor_grid(recipe.canvas).to(device),
-    )
 
 
 def train_step(state: State, batch: Batch, learning_rate: float) -> StepFacts:
@@ -81,34 +32,58 @@ def train_step(state: State, batch: Batch, learning_rate: float) -> StepFacts:
     """
     recipe = state.recipe
     device = batch.query.device
-    # Anew at each step from (seed, step): a resumed run needs no generator state.
+    groups = recipe.bn_groups // distributed.world()
+    # Anew at each step from (seed, step), alike on all processes: a resumed run needs no generator state.
     generator = torch.Generator(device=device).manual_seed(recipe.seed * 1_000_003 + state.step)
+    mine = distributed.mine(recipe.batch)
 
-    boxes = batch.query_boxes
-    if recipe.box_augmentation:
-        boxes = augment_boxes(boxes, state.anchors, generator)
     half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     with half:
-        query = forward_in_groups(state.encoder, batch.query, boxes, recipe.bn_groups)  # [b 1 d]
+        query = forward_in_groups(state.encoder, batch.query, query_boxes(state, batch, generator), groups)  # [b l d]
 
     update_twin(state.twin, state.encoder, recipe.key_momentum)
 
-    # Shuffled between groups: batch statistics give the positive away (MoCo, sec. 3.3).
-    shuffle = draw_shuffle(len(batch.key), generator)
+    # Shuffled between groups and processes: batch statistics give the positive away (MoCo, sec. 3.3).
+    images, boxes = distributed.gather(batch.key), distributed.gather(batch.key_boxes)
+    shuffle = draw_shuffle(len(images), generator)
+    order = shuffle.order[mine]
     with torch.no_grad(), half:
-        key = forward_in_groups(state.twin, batch.key[shuffle.order], batch.key_boxes[shuffle.order], recipe.bn_groups)[
-            shuffle.inverse
-        ]
+        # The key always has the exact box, on all levels.
+        key = forward_in_groups(state.twin, images[order], on_levels(boxes[order], len(recipe.augment_levels)), groups)
+    keys = distributed.gather(key.float())[shuffle.inverse]  # of the whole batch, in its order
 
-    losses, accuracy = infonce(query.float(), key.float(), state.queue.keys, recipe.temperature)
-    loss = losses.sum()
+    losses, accuracy = infonce(query.float(), keys[mine], state.queue.keys, recipe.temperature)
+    loss = (losses * losses.new_tensor(recipe.level_weights)).sum()
 
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
+    descend(state.encoder, state.optimizer, loss, learning_rate)
 
-    state.queue.enqueue(key.float())
+    state.queue.enqueue(keys)
     state.step += 1
-    return StepFacts(loss=loss.detach(), accuracy=accuracy)
+    return StepFacts(loss=distributed.mean(loss), accuracy=distributed.mean(accuracy))
+
+
+def query_boxes(state: State, batch: Batch, generator: torch.Generator) -> Float[Tensor, "b l 4"]:
+    """The query's box on each level: the true one, or one random anchor for the levels that the recipe says."""
+    levels = state.recipe.augment_levels
+    boxes = on_levels(batch.query_boxes, len(levels))
+    if not any(levels):
+        return boxes
+    # Drawn for the whole batch on every process, so that the numbers do not depend on how many there are.
+    every = augment_boxes(distributed.gather(batch.query_boxes), state.anchors, generator)
+    chosen = torch.tensor(levels, device=boxes.device)[None, :, None]
+    return torch.where(chosen, every[distributed.mine(len(every))][:, None], boxes)
+
+
+def on_levels(boxes: Float[Tensor, "b 4"], levels: int) -> Float[Tensor, "b l 4"]:
+    """The same box on every level."""
+    return boxes[:, None].expand(-1, levels, -1)
+
+
+def descend(module: nn.Module, optimizer: torch.optim.SGD, loss: Tensor, learning_rate: float) -> None:
+    """Backward, gradients averaged over processes, one update."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    distributed.mean_gradients(module.parameters())
+    optimizer.step()

@@ -14,13 +14,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from insloc_hub import paper
 from insloc_hub.encoders.backbone import new_timm_model
 from insloc_hub.errors import BadRun, CannotWrite
 from insloc_hub.files import sha256_file, write_json, write_text, write_whole
 from insloc_hub.pretrain.resume import read_checkpoint
 from insloc_hub.pretrain.run import read_run
-from insloc_hub.recipes import Recipe, from_dict
+from insloc_hub.recipe import Recipe, from_dict
 from insloc_hub.release.card import folder_readme
 
 SCHEMA = 1
@@ -50,6 +49,7 @@ def export_run(run: Path, terms: str = TERMS) -> Path:
         tensors = {name: tensor.contiguous().clone() for name, tensor in trunk.items()}
         write_whole(weights, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
         config = make_config(recipe, facts, content, sha256_file(weights), terms)
+        config["insloc"]["parts"] = write_parts(part, content["encoder"])
         write_json(part / "config.json", config)
         write_text(part / "README.md", folder_readme(config, facts))
         check_export(part, tensors)
@@ -71,15 +71,15 @@ def make_config(recipe: Recipe, facts: dict[str, Any], content: dict[str, Any], 
         "num_features": model.num_features,
         "global_pool": "avg",
         "pretrained_cfg": {
-            "tag": f"insloc_{recipe.variant}",
+            "tag": tag_of(recipe),
             "custom_load": False,
             "input_size": [3, recipe.canvas, recipe.canvas],
             "fixed_input_size": False,
             "interpolation": "bilinear",
             "crop_pct": 0.875,
             "crop_mode": "center",
-            "mean": list(paper.PIXEL_MEAN),
-            "std": list(paper.PIXEL_STD),
+            "mean": list(recipe.pixel_mean),
+            "std": list(recipe.pixel_std),
             "num_classes": 0,
             "pool_size": [-(-recipe.canvas // 32)] * 2,
             "first_conv": stock["first_conv"],
@@ -101,12 +101,31 @@ def make_config(recipe: Recipe, facts: dict[str, Any], content: dict[str, Any], 
     }
 
 
+def write_parts(folder: Path, encoder: dict[str, torch.Tensor]) -> dict[str, dict[str, str]]:
+    """FPN's neck and box head -> parts/fpn_head.safetensors, for detectors; what config.json says of it.
+
+    In a folder of its own: beside the trunk, timm takes it for the weights where model.safetensors is missing.
+    """
+    tensors = {name: tensor.contiguous().clone() for name, tensor in encoder.items() if name.startswith(("neck.", "head."))}
+    if not tensors:
+        return {}
+    path = folder / "parts" / "fpn_head.safetensors"
+    write_whole(path, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
+    return {"fpn_head": {"file": "parts/fpn_head.safetensors", "sha256": sha256_file(path)}}
+
+
+def tag_of(recipe: Recipe) -> str:
+    """What timm shows behind the architecture's name: the method, as the file name of a card would say it."""
+    if recipe.objective == "labels":
+        return "supervised"
+    if recipe.views == "crops":
+        return "moco_v2"
+    return f"insloc_{recipe.variant}"
+
+
 def untrained(content: dict[str, Any]) -> list[str]:
-    """Trunk parameters that no gradient ever reached: the optimizer keeps no momentum for them."""
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    names = [name for name in content["encoder"] if not name.endswith(buffers)]
-    trained = content["optimizer"]["state"].keys()
-    return [n.removeprefix(TRUNK) for i, n in enumerate(names) if n.startswith(TRUNK) and i not in trained]
+    """Trunk parameters that no gradient ever reached."""
+    return [name.removeprefix(TRUNK) for name in content["untrained"] if name.startswith(TRUNK)]
 
 
 def check_export(folder: Path, tensors: dict[str, torch.Tensor] | None = None) -> int:

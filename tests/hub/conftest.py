@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from insloc_hub.recipes import Recipe, at_batch, at_canvas, insloc_c4_small
+from insloc_hub.recipe import Recipe, at_batch, at_canvas
+from insloc_hub.recipes import insloc_c4_small
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 

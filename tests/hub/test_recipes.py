@@ -9,17 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from insloc_hub.errors import BadRun, UnknownName
-from insloc_hub.recipes import (
-    RECIPES,
-    Recipe,
-    at_batch,
-    at_canvas,
-    find_recipe,
-    fit_to_data,
-    from_dict,
-    insloc_c4_r50_200ep,
-    insloc_c4_small,
-)
+from insloc_hub.recipe import Recipe, at_batch, at_canvas, fit_to_data, from_dict
+from insloc_hub.recipes import RECIPES, find_recipe, insloc_c4_r50_200ep, insloc_c4_small
 
 
 def test_the_papers_recipe_has_the_released_numbers() -> None:
@@ -32,7 +23,14 @@ def test_the_papers_recipe_has_the_released_numbers() -> None:
         "foreground_bounds": (128, 254),
         "blur_sigma": (0.1, 2.0),
         "roi_size": 14,
-        "box_augmentation": True,
+        "init": "random",
+        "objective": "contrast",
+        "views": "paste",
+        "pixel_mean": (0.485, 0.456, 0.406),
+        "pixel_std": (0.229, 0.224, 0.225),
+        "augment_levels": (True,),
+        "level_weights": (1.0,),
+        "decay_norms": True,
         "batch": 256,
         "bn_groups": 8,
         "queue": 65536,
@@ -85,7 +83,13 @@ def test_the_queue_holds_at_most_half_of_the_images(images: int, queue: int) -> 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"variant": "fpn"}, "variant 'fpn'"),
+        ({"variant": "c5"}, "variant 'c5' is unknown; there are c4, fpn, whole"),
+        ({"objective": "pixels"}, "objective 'pixels' is unknown"),
+        ({"views": "cut"}, "views 'cut' are unknown"),
+        ({"variant": "fpn"}, "fpn has 4 levels, but augment_levels"),
+        ({"level_weights": ()}, "c4 has 1 levels"),
+        ({"variant": "whole"}, "variant 'whole' reads no box"),
+        ({"views": "crops"}, "crops have no pasted box for variant 'c4'"),
         ({"canvas": 100}, "canvas 100"),
         ({"canvas": 32}, "canvas 32"),
         ({"foreground_bounds": (0, 60)}, "foreground bounds 0..60"),

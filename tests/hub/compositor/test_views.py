@@ -12,7 +12,7 @@ from insloc_hub.compositor.geometry import VIEW_UNIFORMS, draw_layout, uniforms
 from insloc_hub.compositor.views import COLOUR_STREAM, GEOMETRY_STREAM, KEY, QUERY, View, make_view, to_input
 from insloc_hub.data.transform import InputFacts
 from insloc_hub.demo.world import draw
-from insloc_hub.recipes import Recipe
+from insloc_hub.recipe import Recipe
 
 TOTAL = 48
 Tiny = Callable[..., Recipe]

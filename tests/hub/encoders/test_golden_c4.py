@@ -20,8 +20,9 @@ from insloc_hub.contrast.queue import Queue
 from insloc_hub.contrast.twin import make_twin, update_twin
 from insloc_hub.encoders.c4 import C4Encoder, c4_region_vectors
 from insloc_hub.pretrain.schedule import make_optimizer
-from insloc_hub.pretrain.step import Batch, State, train_step
-from insloc_hub.recipes import Recipe
+from insloc_hub.pretrain.state import State
+from insloc_hub.pretrain.step import Batch, train_step
+from insloc_hub.recipe import Recipe
 
 Frozen = dict[str, np.ndarray]
 
@@ -118,10 +119,10 @@ def test_one_step_in_double_precision_is_the_frozen_one_gradients_included(froze
     twin = filled(make_twin(encoder), "_k")
     queue = Queue(1, 128, 64, torch.Generator()).double()
     queue.keys.copy_(torch.from_numpy(fill("queues", (1, 128, 64))))
-    query = encoder(image("input.q").double(), torch.from_numpy(frozen["boxes.aug_q"]).double())
+    query = encoder(image("input.q").double(), torch.from_numpy(frozen["boxes.aug_q"]).double()[:, None])
     update_twin(twin, encoder, 0.999)
     with torch.no_grad():
-        key = twin(image("input.k").double(), torch.from_numpy(frozen["boxes.gt_k"]).double())
+        key = twin(image("input.k").double(), torch.from_numpy(frozen["boxes.gt_k"]).double()[:, None])
     losses, _ = infonce(query, key, queue.keys, 0.2)
     losses.sum().backward()
     queue.enqueue(key)
@@ -142,7 +143,7 @@ def test_one_step_in_double_precision_is_the_frozen_one_gradients_included(froze
 def test_a_train_step_leaves_the_frozen_loss_queue_twin_and_running_buffers(frozen: Frozen, encoder: C4Encoder) -> None:
     # The augmented boxes are given. A recipe asks for 4 images a group; the frozen step has 2.
     changes = {"canvas": 128, "foreground_bounds": (64, 126), "batch": 4, "bn_groups": 1, "queue": 64}
-    recipe = Recipe(name="golden", arch="resnet50", box_augmentation=False, **changes)
+    recipe = Recipe(name="golden", arch="resnet50", augment_levels=(False,), **changes)
     queue = Queue(1, 128, 64, torch.Generator())
     queue.keys.copy_(torch.from_numpy(fill("queues", (1, 128, 64))))
     encoder.train()

@@ -1,10 +1,16 @@
 """Batch statistics by group, and the shuffle that goes with them."""
 
+import copy
+import dataclasses
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from insloc_hub.parallel.groupbn import draw_shuffle, forward_in_groups
+from insloc_hub.encoders.build import build_encoder
+from insloc_hub.parallel.groupbn import draw_shuffle, forward_at_once, forward_in_groups
+from insloc_hub.recipe import Recipe
 
 
 class Norm(nn.Module):
@@ -15,13 +21,13 @@ class Norm(nn.Module):
         self.norm = nn.BatchNorm2d(3, affine=False)
 
     def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
-        return (self.norm(images).mean(dim=(2, 3)) + boxes[:, :1])[:, None]
+        return (self.norm(images).mean(dim=(2, 3)) + boxes[:, 0, :1])[:, None]
 
 
 def batch(b: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(b, 3, 4, 4, generator=generator, dtype=torch.float64) + torch.arange(b).view(-1, 1, 1, 1)
-    return images, torch.arange(4.0 * b, dtype=torch.float64).view(b, 4)
+    return images, torch.arange(4.0 * b, dtype=torch.float64).view(b, 1, 4)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -31,7 +37,7 @@ def test_every_group_is_normalised_by_its_own_statistics(groups: int) -> None:
     for part in images.chunk(groups):
         mean, var = part.mean(dim=(0, 2, 3), keepdim=True), part.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
         parts.append(((part - mean) / (var + 1e-5).sqrt()).mean(dim=(2, 3)))
-    closed = torch.cat(parts) + boxes[:, :1]
+    closed = torch.cat(parts) + boxes[:, 0, :1]
     out = forward_in_groups(Norm().double(), images, boxes, groups)
     assert out.shape == (8, 1, 3)
     assert torch.allclose(out[:, 0], closed, atol=1e-12)
@@ -46,6 +52,40 @@ def test_running_statistics_move_once_per_group() -> None:
         running = 0.9 * running + 0.1 * part.mean(dim=(0, 2, 3))
     assert int(encoder.norm.num_batches_tracked) == 4
     assert torch.allclose(encoder.norm.running_mean, running, atol=1e-12)
+
+
+ARCHS = [("c4", "resnet10t"), ("c4", "regnetx_002"), ("fpn", "resnet10t"), ("whole", "mobilenetv3_small_050")]
+
+
+@pytest.mark.parametrize(("variant", "arch"), ARCHS)
+def test_all_groups_at_once_equal_one_after_the_other(tiny: Callable[..., Recipe], variant: str, arch: str) -> None:
+    """Outputs, gradients and running statistics; timm's fused norms and the head that mixes four levels included."""
+    levels = 4 if variant == "fpn" else 1
+    augment = {"augment_levels": (False,) * levels, "level_weights": (1.0,) * levels}
+    one = build_encoder(dataclasses.replace(tiny(), variant=variant, arch=arch, **augment)).double()
+    other = copy.deepcopy(one)
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    boxes = torch.tensor([[8.0, 4, 60, 50]], dtype=torch.float64).expand(8, 1, 4).repeat(1, levels, 1)
+    slow, fast = forward_in_groups(one, images, boxes, 2), forward_at_once(other, images, boxes, 2)
+    assert torch.allclose(slow, fast, atol=1e-10) and not torch.allclose(slow, one(images, boxes), atol=1e-3)
+    slow.pow(3).sum().backward()
+    fast.pow(3).sum().backward()
+    for (name, mine), theirs in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None), name
+        assert mine.grad is None or torch.allclose(mine.grad, theirs.grad, atol=1e-10), name
+
+
+def test_running_statistics_at_once_move_once_per_group_too() -> None:
+    images, boxes = batch(8)
+    one, other = Norm().double(), Norm().double()
+    forward_in_groups(one, images, boxes, 4)
+    forward_at_once(other, images, boxes, 4)
+    assert torch.allclose(one.norm.running_mean, other.norm.running_mean, atol=1e-12)
+    assert torch.allclose(one.norm.running_var, other.norm.running_var, atol=1e-12)
+    assert int(other.norm.num_batches_tracked) == 1  # a counter of steps
+    before = other.norm.running_mean.clone()
+    assert torch.equal(forward_at_once(other.eval(), images, boxes, 4), other(images, boxes))
+    assert torch.equal(before, other.norm.running_mean)
 
 
 def test_the_shuffle_is_a_permutation_and_its_inverse_undoes_it() -> None:

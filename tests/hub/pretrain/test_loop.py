@@ -12,7 +12,7 @@ import torch
 from insloc_hub.data.cache import Pixels, load_pixels
 from insloc_hub.data.folder import list_images
 from insloc_hub.pretrain.loop import cut_metrics, interrupts, make_batch
-from insloc_hub.recipes import Recipe
+from insloc_hub.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

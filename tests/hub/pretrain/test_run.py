@@ -12,7 +12,7 @@ from insloc_hub.errors import BadData, BadRun, CannotWrite, InslocError, NotFini
 from insloc_hub.pretrain.loop import Finish
 from insloc_hub.pretrain.resume import read_checkpoint
 from insloc_hub.pretrain.run import read_run
-from insloc_hub.recipes import Recipe, from_dict
+from insloc_hub.recipe import Recipe, from_dict
 
 Start = Callable[..., Finish]
 

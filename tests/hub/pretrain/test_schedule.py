@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from insloc_hub.pretrain.schedule import cosine_by_epoch, make_optimizer
-from insloc_hub.recipes import Recipe
+from insloc_hub.recipe import Recipe
 
 
 @pytest.mark.parametrize(("epoch", "rate"), [(0, 0.03), (50, 0.025606601717798213), (100, 0.015), (199, 1.8505e-6)])

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from insloc_hub.boxes.augment import augment_boxes
 from insloc_hub.errors import BadRun, UnknownName
 from insloc_hub.parallel.groupbn import draw_shuffle
-from insloc_hub.pretrain.step import Batch, State, new_state, train_step
-from insloc_hub.recipes import Recipe
+from insloc_hub.pretrain.state import State, new_state
+from insloc_hub.pretrain.step import Batch, train_step
+from insloc_hub.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
 CPU = torch.device("cpu")
@@ -38,13 +39,13 @@ def test_a_step_is_the_released_order_written_out(tiny: Tiny) -> None:
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003)
     facts = train_step(state, data, 0.05)
 
-    boxes = augment_boxes(data.query_boxes, state.anchors, generator)
+    boxes = augment_boxes(data.query_boxes, state.anchors, generator)[:, None]
     q = torch.cat([encoder(data.query[:4], boxes[:4]), encoder(data.query[4:], boxes[4:])])[:, 0]
     for k, p in zip(twin.parameters(), encoder.parameters(), strict=True):
         k.data = 0.9 * k.data + 0.1 * p.data
     order = draw_shuffle(8, generator).order
     with torch.no_grad():
-        halves = [twin(data.key[part], data.key_boxes[part])[:, 0] for part in order.chunk(2)]
+        halves = [twin(data.key[part], data.key_boxes[part][:, None])[:, 0] for part in order.chunk(2)]
     key = torch.empty(8, recipe.embedding_dim)
     key[order] = torch.cat(halves)
     logits = torch.cat([(q * key).sum(dim=1, keepdim=True), q @ queue[0]], dim=1) / recipe.temperature
@@ -71,16 +72,16 @@ def test_queries_get_augmented_boxes_and_keys_the_exact_ones(tiny: Tiny) -> None
     for name, encoder in (("query", state.encoder), ("key", state.twin)):
         encoder.register_forward_pre_hook(lambda _, inputs, name=name: seen[name].append(inputs[1].clone()))
     train_step(state, data, 0.01)
-    assert sorted(seen["key"][0].tolist()) == sorted(data.key_boxes.tolist())
-    assert not (seen["query"][0] == data.query_boxes).all(dim=1).any()
+    assert sorted(seen["key"][0][:, 0].tolist()) == sorted(data.key_boxes.tolist())
+    assert not (seen["query"][0][:, 0] == data.query_boxes).all(dim=1).any()
 
 
 def test_without_box_augmentation_queries_get_the_exact_boxes_too(tiny: Tiny) -> None:
-    state, data = new_state(tiny(box_augmentation=False, bn_groups=1), CPU), batch()
+    state, data = new_state(tiny(augment_levels=(False,), bn_groups=1), CPU), batch()
     seen: list[torch.Tensor] = []
     state.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].clone()))
     train_step(state, data, 0.01)
-    assert torch.equal(seen[0], data.query_boxes)
+    assert torch.equal(seen[0][:, 0], data.query_boxes)
 
 
 def test_the_twin_has_no_gradient_and_statistics_of_its_own(tiny: Tiny) -> None:
