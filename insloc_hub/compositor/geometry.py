@@ -60,7 +60,7 @@ def draw_layout(sizes_wh: Ints, images: int, canvas: int, bounds: tuple[int, int
     The background is uniform over the whole set: it may be the foreground's own image (paper.md A.1.2).
     """
     background, crop_u, bounds_u, place_u, flip_u = np.split(numbers, np.cumsum([1, CROP_UNIFORMS, 2, 2]).tolist(), axis=1)
-    crop = draw_crop(sizes_wh, crop_u)
+    crop = draw_crop(sizes_wh, crop_u, paper.CROP_AREA, paper.CROP_ASPECT)
     low, high = bounds
     drawn = low + np.floor(bounds_u * (high - low + 1)).astype(np.int64)
     wh = rescale(crop[:, 2:] - crop[:, :2], drawn)
@@ -75,16 +75,17 @@ def draw_layout(sizes_wh: Ints, images: int, canvas: int, bounds: tuple[int, int
     )
 
 
-def draw_crop(sizes_wh: Ints, numbers: Floats) -> Ints:
+def draw_crop(sizes_wh: Ints, numbers: Floats, area_range: tuple[float, float], aspect_range: tuple[float, float]) -> Ints:
     """[b 4] XYXY crops: the first of ten tries that fits, else the central fallback (A.1.1).
 
-    `numbers` [b 22]: per try one for the area and one for the log aspect; the pair after the accepted try gives row and
-    column. An integer in 0..n is floor(u (n + 1)).
+    Areas are shares of the image, uniform; aspects are width / height, log-uniform. `numbers` [b 22]: per try one for the
+    area and one for the log aspect; the pair after the accepted try gives row and column. An integer in 0..n is
+    floor(u (n + 1)).
     """
     tries = numbers[:, : 2 * paper.CROP_TRIES].reshape(len(numbers), paper.CROP_TRIES, 2)
     size_w, size_h = sizes_wh[:, 0], sizes_wh[:, 1]
-    area = _between(tries[:, :, 0], *paper.CROP_AREA) * (size_w * size_h)[:, None]
-    aspect = np.exp(_between(tries[:, :, 1], np.log(paper.CROP_ASPECT[0]), np.log(paper.CROP_ASPECT[1])))
+    area = _between(tries[:, :, 0], *area_range) * (size_w * size_h)[:, None]
+    aspect = np.exp(_between(tries[:, :, 1], np.log(aspect_range[0]), np.log(aspect_range[1])))
     w = np.rint(np.sqrt(area * aspect)).astype(np.int64)  # half to even, as Python's round
     h = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (w > 0) & (h > 0) & (w <= size_w[:, None]) & (h <= size_h[:, None])
@@ -94,13 +95,13 @@ def draw_crop(sizes_wh: Ints, numbers: Floats) -> Ints:
     w, h = w[rows, first], h[rows, first]
     x = np.floor(column_u * (size_w - w + 1)).astype(np.int64)
     y = np.floor(row_u * (size_h - h + 1)).astype(np.int64)
-    return np.where(fits.any(axis=1)[:, None], np.stack([x, y, x + w, y + h], axis=1), central_crop(sizes_wh))
+    return np.where(fits.any(axis=1)[:, None], np.stack([x, y, x + w, y + h], axis=1), central_crop(sizes_wh, aspect_range))
 
 
-def central_crop(sizes_wh: Ints) -> Ints:
-    """[b 4] XYXY: the whole image, cut in its middle where it is longer than 1:2 (A.1.1, no try accepted)."""
+def central_crop(sizes_wh: Ints, aspect_range: tuple[float, float]) -> Ints:
+    """[b 4] XYXY: the whole image, cut in its middle where it is longer than allowed (A.1.1, no try accepted)."""
     w, h = sizes_wh[:, 0], sizes_wh[:, 1]
-    low, high = paper.CROP_ASPECT
+    low, high = aspect_range
     h = np.where(w / h < low, np.rint(w / low).astype(np.int64), h)
     w = np.where(w / h > high, np.rint(h * high).astype(np.int64), w)
     x, y = (sizes_wh[:, 0] - w) // 2, (sizes_wh[:, 1] - h) // 2

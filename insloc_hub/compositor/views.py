@@ -1,6 +1,6 @@
-"""Two composites per instance, with the box of the pasted crop: what a training step is fed (paper.md A.1)."""
+"""Two views per instance, with the box of the pasted crop: what a training step is fed (paper.md A.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from insloc_hub.compositor.colour import COLOUR_UNIFORMS, apply_colour, draw_colour
+from insloc_hub.compositor.crops import CROPPED_UNIFORMS, cut, draw_crops
 from insloc_hub.compositor.geometry import VIEW_UNIFORMS, Layout, draw_layout, uniforms
 from insloc_hub.compositor.paste import paste
 from insloc_hub.data.transform import InputFacts, normalise
@@ -30,18 +31,46 @@ class View:
     """XYXY of the pasted crop in pixels of the composite."""
 
 
+def make_views(
+    pixels: Callable[[int], UInt8[Tensor, "3 _ _"]], total: int, indices: list[int], epoch: int, recipe: Recipe
+) -> tuple[View, View]:
+    """The query and the key view of each index. `pixels` gives an image of the `total` by its index.
+
+    They are composites or, for the control, plain crops, as `recipe.views` says.
+    """
+    foregrounds = [pixels(index) for index in indices]  # once: both views are cut from the same pixels
+    query, key = (_view(foregrounds, pixels, total, indices, epoch, recipe, which) for which in (QUERY, KEY))
+    return query, key
+
+
 def make_view(
     pixels: Callable[[int], UInt8[Tensor, "3 _ _"]], total: int, indices: list[int], epoch: int, recipe: Recipe, which: int
 ) -> View:
-    """The query (0) or key (1) view of each index. `pixels` gives an image of the `total` by its index."""
+    """The query (0) or key (1) view of each index, as in `make_views`."""
+    return _view([pixels(index) for index in indices], pixels, total, indices, epoch, recipe, which)
+
+
+def _view(
+    foregrounds: Sequence[UInt8[Tensor, "3 _ _"]],
+    pixels: Callable[[int], UInt8[Tensor, "3 _ _"]],
+    total: int,
+    indices: list[int],
+    epoch: int,
+    recipe: Recipe,
+    which: int,
+) -> View:
     order = np.asarray(indices, dtype=np.int64)
-    foregrounds = [pixels(index) for index in indices]
-    sizes = np.array([[image.shape[2], image.shape[1]] for image in foregrounds], dtype=np.int64)
+    sizes = np.array([[image.shape[2], image.shape[1]] for image in foregrounds], dtype=np.int64).reshape(-1, 2)
+    colour = draw_colour(uniforms(recipe.seed, epoch, order, COLOUR_STREAM[which], COLOUR_UNIFORMS), recipe.blur_sigma)
+    if recipe.views == "crops":
+        numbers = uniforms(recipe.seed, epoch, order, GEOMETRY_STREAM[which], CROPPED_UNIFORMS)
+        cropped = draw_crops(sizes, recipe.view_side, numbers)
+        images = apply_colour(cut(foregrounds, cropped), colour)
+        return View(images=images, boxes=torch.from_numpy(cropped.final_boxes()).to(images.device))
     numbers = uniforms(recipe.seed, epoch, order, GEOMETRY_STREAM[which], VIEW_UNIFORMS)
     layout = draw_layout(sizes, total, recipe.canvas, recipe.foreground_bounds, numbers)
     composites = paste([pixels(index) for index in layout.background.tolist()], foregrounds, layout)
-    numbers = uniforms(recipe.seed, epoch, order, COLOUR_STREAM[which], COLOUR_UNIFORMS)
-    coloured = apply_colour(composites, draw_colour(numbers, recipe.blur_sigma))
+    coloured = apply_colour(composites, colour)
     return View(images=flip(coloured, layout), boxes=torch.from_numpy(layout.final_boxes()).to(coloured.device))
 
 

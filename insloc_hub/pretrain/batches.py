@@ -2,7 +2,7 @@
 
 import torch
 
-from insloc_hub.compositor.views import KEY, QUERY, make_view
+from insloc_hub.compositor.views import QUERY, make_view, make_views
 from insloc_hub.data.cache import Pixels
 from insloc_hub.data.loader import batch_indices
 from insloc_hub.data.transform import InputFacts, normalise
@@ -22,7 +22,7 @@ def make_batch(pixels: Pixels, recipe: Recipe, step: int, device: torch.device) 
     epoch, indices = batch_indices(len(pixels), recipe.batch, recipe.seed, step)
     indices = indices[distributed.mine(recipe.batch)]
     facts = facts_of(recipe)
-    query, key = (make_view(pixels.__getitem__, len(pixels), indices, epoch, recipe, which) for which in (QUERY, KEY))
+    query, key = make_views(pixels.__getitem__, len(pixels), indices, epoch, recipe)
     return Batch(
         query=normalise(query.images, facts).to(device),
         query_boxes=query.boxes.to(device),

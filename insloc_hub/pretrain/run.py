@@ -17,7 +17,7 @@ from insloc_hub import __version__
 from insloc_hub.boxes.anchors import anchor_grid
 from insloc_hub.boxes.augment import augment_boxes
 from insloc_hub.compositor.picture import picture_of_views
-from insloc_hub.compositor.views import KEY, QUERY, make_view
+from insloc_hub.compositor.views import make_views
 from insloc_hub.data.cache import Pixels, load_pixels
 from insloc_hub.data.folder import ImageSet, list_classes, list_images
 from insloc_hub.data.loader import batch_indices, steps_per_epoch
@@ -198,7 +198,7 @@ def _write_run(run: Path, recipe: Recipe, total: int, pixels: Pixels, options: R
 def _views_png(recipe: Recipe, pixels: Pixels) -> bytes:
     _, indices = batch_indices(len(pixels), recipe.batch, recipe.seed, 0)
     indices = indices[:8]
-    query, key = (make_view(pixels.__getitem__, len(pixels), indices, 0, recipe, which) for which in (QUERY, KEY))
+    query, key = make_views(pixels.__getitem__, len(pixels), indices, 0, recipe)
     generator = torch.Generator().manual_seed(recipe.seed)
     anchors = anchor_grid(recipe.canvas)
     augmented = augment_boxes(query.boxes, anchors, generator) if any(recipe.augment_levels) else query.boxes

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from insloc_hub import paper
 from insloc_hub.compositor.geometry import (
     CROP_UNIFORMS,
     VIEW_UNIFORMS,
@@ -19,6 +20,7 @@ from insloc_hub.compositor.geometry import (
 )
 
 Golden = Callable[[str], dict[str, np.ndarray]]
+RULE = paper.CROP_AREA, paper.CROP_ASPECT
 LAST = np.nextafter(1.0, 0.0)  # the largest number that a uniform in [0, 1) can be
 
 # paper.md A.1.1: 500 x 375 sources on a 256 px canvas
@@ -71,11 +73,11 @@ def test_the_rescale_rule_gives_the_frozen_sizes(golden: Golden) -> None:
 def test_the_crop_rule_gives_the_frozen_crops_fallbacks_included(golden: Golden) -> None:
     frozen = golden("compositor")
     y, x, h, w = frozen["crop_yxhw"].T
-    crops = draw_crop(frozen["crop_size_wh"], frozen["crop_uniforms"])
+    crops = draw_crop(frozen["crop_size_wh"], frozen["crop_uniforms"], *RULE)
     assert np.array_equal(crops, np.stack([x, y, x + w, y + h], axis=1))
     slow = [slow_crop(*wh, u) for wh, u in zip(frozen["crop_size_wh"].tolist(), frozen["crop_uniforms"].tolist(), strict=True)]
     assert [used for _, used in slow] == frozen["crop_used"].tolist()
-    fell_back = (crops == central_crop(frozen["crop_size_wh"])).all(axis=1)
+    fell_back = (crops == central_crop(frozen["crop_size_wh"], paper.CROP_ASPECT)).all(axis=1)
     assert fell_back.any() and not fell_back.all()
 
 
@@ -85,18 +87,18 @@ def test_numbers_after_the_accepted_try_do_not_matter(golden: Golden) -> None:
     numbers[np.arange(CROP_UNIFORMS)[None, :] >= frozen["crop_used"][:, None]] = 0.77
     assert not np.array_equal(numbers, frozen["crop_uniforms"])
     assert np.array_equal(
-        draw_crop(frozen["crop_size_wh"], numbers), draw_crop(frozen["crop_size_wh"], frozen["crop_uniforms"])
+        draw_crop(frozen["crop_size_wh"], numbers, *RULE), draw_crop(frozen["crop_size_wh"], frozen["crop_uniforms"], *RULE)
     )
 
 
 def test_no_sample_gives_no_crop() -> None:
-    assert draw_crop(np.zeros((0, 2), np.int64), np.zeros((0, CROP_UNIFORMS))).shape == (0, 4)
+    assert draw_crop(np.zeros((0, 2), np.int64), np.zeros((0, CROP_UNIFORMS)), *RULE).shape == (0, 4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 3), (2, 97), (500, 3), (7, 5), (640, 480), (33, 1000)])
 def test_crops_equal_the_rule_said_word_by_word_also_in_tiny_and_long_images(size: tuple[int, int]) -> None:
     numbers = uniforms(5, 1, np.arange(200), 0, CROP_UNIFORMS)
-    crops = draw_crop(np.tile(size, (200, 1)), numbers)
+    crops = draw_crop(np.tile(size, (200, 1)), numbers, *RULE)
     assert crops.tolist() == [slow_crop(*size, row)[0] for row in numbers.tolist()]
     assert (crops[:, :2] >= 0).all() and (crops[:, 2:] <= size).all() and (crops[:, 2:] > crops[:, :2]).all()
 
@@ -113,9 +115,9 @@ def test_crops_equal_the_rule_said_word_by_word_also_in_tiny_and_long_images(siz
     ],
 )
 def test_the_fallback_is_the_middle_of_the_image_at_most_one_to_two(size: tuple[int, int], crop: list[int]) -> None:
-    assert central_crop(np.array([size])).tolist() == [crop]
+    assert central_crop(np.array([size]), paper.CROP_ASPECT).tolist() == [crop]
     across = 0.0 if size[0] > size[1] else LAST  # a tall crop in a wide image, a wide one in a tall image: never fits
-    assert draw_crop(np.array([size]), np.tile([LAST, across], 11)[None, :]).tolist() == [crop]
+    assert draw_crop(np.array([size]), np.tile([LAST, across], 11)[None, :], *RULE).tolist() == [crop]
 
 
 def scripted(bounds: tuple[float, float], place: tuple[float, float], background: float = 0.0, flip: float = 0.9) -> np.ndarray:
