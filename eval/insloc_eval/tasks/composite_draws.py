@@ -11,6 +11,7 @@ import torch
 from insloc_eval.protocols import Composite
 from insloc_eval.tasks.candidates import CandidateGrid
 from insloc_eval.tasks.relocate_draws import uniforms
+from insloc_hub import paper
 from insloc_hub.compositor.colour import Colour
 from insloc_hub.compositor.geometry import CROP_UNIFORMS, VIEW_UNIFORMS, Layout, draw_crop, draw_layout, rescale
 from insloc_hub.shapes import Float
@@ -43,7 +44,7 @@ def draw_placement(protocol: Composite, seed: int, key: str, size_wh: tuple[int,
     numbers = np.array([uniforms(seed, key, sum(parts))])
     layout_u, crop_u, bounds_u, colour_u = np.split(numbers, np.cumsum(parts)[:-1].tolist(), axis=1)
     size = np.array([size_wh], dtype=np.int64)
-    crop = draw_crop(size, crop_u)
+    crop = draw_crop(size, crop_u, paper.CROP_AREA, paper.CROP_ASPECT)
     low, high = protocol.bounds
     wh = rescale(crop[:, 2:] - crop[:, :2], low + np.floor(bounds_u * (high - low + 1)).astype(np.int64))
     x1, y1, x2, y2 = crop[0].tolist()
