@@ -103,11 +103,12 @@ def train_heads(
     decays = _per_column([decay for _, decay in heads], classes, rows)
     weights = rows.new_zeros(len(rows), rows.shape[2], len(heads) * classes)
     velocity, slope = torch.zeros_like(weights), torch.empty_like(weights)
+    room = rows.new_empty(2, len(rows), batch, weights.shape[2])
     order = batches_of(len(labels), batch, steps, seed)
     with track(label, steps, unit="steps") as progress:
         for step in range(steps):
             at = next(order).to(rows.device)
-            gradient_(weights, rows[:, at], labels[at], classes, slope)
+            gradient_(weights, rows[:, at], labels[at], classes, slope, room)
             slope.addcmul_(weights, decays)
             velocity.mul_(protocol.momentum).add_(slope)
             weights.addcmul_(velocity, rates, value=-cosine(step, steps))
@@ -117,15 +118,24 @@ def train_heads(
 
 
 def gradient_(
-    weights: Float[Tensor, "p d1 hc"], rows: Float[Tensor, "p b d1"], labels: Int[Tensor, " b"], classes: int, into: Tensor
+    weights: Float[Tensor, "p d1 hc"],
+    rows: Float[Tensor, "p b d1"],
+    labels: Int[Tensor, " b"],
+    classes: int,
+    into: Float[Tensor, "p d1 hc"],
+    room: Float[Tensor, "two p b hc"],
 ) -> None:
-    """Write the gradient of each head's mean cross-entropy into `into`."""
+    """Write the gradient of each head's mean cross-entropy into `into`.
+
+    `room` is overwritten: with 48 heads of 200 classes a fresh tensor costs five times the softmax that goes into it.
+    """
     p, b, _ = rows.shape
-    scores = torch.bmm(rows, weights).view(p, b, -1, classes)
-    error = torch.softmax(scores, dim=3)
+    scores, error = room[0], room[1].view(p, b, -1, classes)
+    torch.bmm(rows, weights, out=scores)
+    torch.softmax(scores.view(p, b, -1, classes), dim=3, out=error)
     at = labels.view(1, b, 1, 1).expand(p, b, error.shape[2], 1)
     error.scatter_add_(3, at, error.new_full((), -1.0).expand_as(at))
-    torch.bmm(rows.transpose(1, 2).div(b), error.view(p, b, -1), out=into)
+    torch.bmm(rows.transpose(1, 2).div(b), room[1], out=into)
 
 
 def grid(protocol: Sweep) -> list[tuple[float, float]]:
