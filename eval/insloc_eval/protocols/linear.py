@@ -96,6 +96,7 @@ LINEAR_SWEEP = Sweep(
     needs_labels=True,
     needs_training=True,
     floor_points=None,
+    ran="smoke: random networks on 120 + 60 images of the procedural world",
 )
 
 LINEAR_MOCO = Moco(
@@ -128,6 +129,7 @@ KNN_DINO = Knn(
     needs_labels=True,
     needs_training=True,
     floor_points=None,
+    ran="smoke: random networks on 120 + 60 images of the procedural world",
 )
 
 RECORDS: tuple[Protocol, ...] = (LINEAR_LOGISTIC, LINEAR_SWEEP, LINEAR_MOCO, KNN_DINO)

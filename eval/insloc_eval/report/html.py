@@ -97,7 +97,8 @@ def _maps(results: list[Result]) -> str:
 
 def _note(line: str) -> str:
     text = line.removeprefix("- ")
-    return f"<li{' class=warn' if 'WARNING' in text else ''}>{escape(text)}</li>"
+    warns = "WARNING" in text or "UNINFORMATIVE" in text
+    return f"<li{' class=warn' if warns else ''}>{escape(text)}</li>"
 
 
 def _commands(results: list[Result]) -> str:
