@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from insloc_hub.contrast.infonce import infonce
 from insloc_hub.encoders.build import build_encoder
 from insloc_hub.parallel.groupbn import draw_shuffle, forward_at_once, forward_in_groups
 from insloc_hub.recipe import Recipe
@@ -107,3 +108,39 @@ def test_shuffled_groups_give_rows_back_in_place_but_with_other_company() -> Non
         closed[group] = forward_in_groups(Norm().double(), images[group], boxes[group], 1)
     assert torch.allclose(shuffled, closed, atol=1e-12)
     assert not torch.allclose(shuffled, plain, atol=1e-3)
+
+
+class Blind(nn.Module):
+    """Sees nothing of its own image: each has one pixel of content and one that is 0, and only the latter is read.
+
+    What BatchNorm makes of the 0 is minus mean over spread: a signature of the company.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+
+    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+        return nn.functional.normalize(self.norm(images)[:, :, 0, 1], dim=1)[:, None]
+
+
+@pytest.mark.parametrize(("groups", "low", "high"), [(1, 1.0, 1.0), (8, 0.0, 0.2)])
+def test_a_blind_network_recognises_its_keys_by_their_company_with_one_group_and_not_with_shuffled_ones(
+    groups: int, low: float, high: float
+) -> None:
+    """The cheat of MoCo, sec. 3.3: query and key of a batch share its statistics, the queue's older keys do not."""
+    generator = torch.Generator().manual_seed(0)
+    encoder, boxes = Blind(3), torch.zeros(32, 1, 4)
+
+    def keys_of(content: Tensor) -> Tensor:
+        images = torch.stack([content, torch.zeros_like(content)], dim=2)[:, :, None]
+        shuffle = draw_shuffle(32, generator)
+        return forward_in_groups(encoder, images[shuffle.order], boxes, groups)[shuffle.inverse]
+
+    past = [keys_of(torch.randn(32, 3, generator=generator) + 0.5) for _ in range(8)]
+    queue = torch.cat(past).permute(1, 2, 0)
+    content = torch.randn(32, 3, generator=generator) + 0.5  # of the instance: both views have it
+    images = torch.stack([content, torch.zeros_like(content)], dim=2)[:, :, None]
+    query = forward_in_groups(encoder, images, boxes, groups)
+    _, accuracy = infonce(query, keys_of(content), queue, 0.2)
+    assert low <= float(accuracy) <= high
