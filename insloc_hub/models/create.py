@@ -42,11 +42,18 @@ def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
         model = _timm_pretrained(parsed, kwargs)
     elif parsed.kind == "hf-hub":
         model = _from_hub(parsed, kwargs)
+        mark_untrained(model, _hub_config(parsed))
     else:
         folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
         check_folder(folder)
         model = _from_timm(parsed.text, f"local-dir:{folder}", kwargs)
+        mark_untrained(model, read_config(folder))
     return model.eval()
+
+
+def mark_untrained(model: nn.Module, config: dict[str, Any]) -> None:
+    """Note on the model which layers its card says no gradient ever reached: whoever pools must not go through them."""
+    model.insloc_untrained = tuple(config.get("insloc", {}).get("untrained", ()))  # type: ignore[assignment]
 
 
 def model_arch(spec: str) -> str:
@@ -140,6 +147,15 @@ def _from_hub(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
     if model.num_classes != kwargs["num_classes"]:
         model.reset_classifier(kwargs["num_classes"])  # type: ignore[operator]
     return model
+
+
+def _hub_config(spec: Spec) -> dict[str, Any]:
+    """config.json of a repository that timm has just read, from the Hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, revision = spec.name.partition("@")
+    path = try_to_load_from_cache(name, "config.json", revision=revision or None)
+    return read_config(Path(path).parent) if isinstance(path, str) else {}
 
 
 def _from_timm(text: str, name: str, kwargs: dict[str, Any]) -> nn.Module:

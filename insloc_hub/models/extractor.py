@@ -66,6 +66,8 @@ class Extractor:
         self.facts = input_facts(resolve_model_data_config(model))
         self.sha256 = weights_digest(model)
         self.channels = map_channels(model)
+        self.pools_last_map = bool(getattr(model, "insloc_untrained", ()))
+        """Whether `pooled` is the mean of the last map: what lies behind it was never trained (see the card)."""
 
     def __call__(
         self,
@@ -113,10 +115,12 @@ class Extractor:
         for stride in strides:
             if stride not in index_of:
                 raise InslocError(f"{self.arch} has no map of stride {stride}; it has {sorted(index_of)}")
-        order = sorted(set(strides), key=lambda s: index_of[s])
+        last = max(index_of)
+        behind = pooled and not self.pools_last_map  # whether the layers behind the last map have a say
+        order = sorted({*strides, last} if pooled and not behind else set(strides), key=lambda s: index_of[s])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             final, maps = None, []
-            if order and pooled:
+            if order and behind:
                 final, maps = self.model.forward_intermediates(  # type: ignore[operator]
                     inputs, indices=[index_of[s] for s in order]
                 )
@@ -127,10 +131,12 @@ class Extractor:
                 )
             else:
                 final = self.model.forward_features(inputs)  # type: ignore[operator]
-            vectors = self.model.forward_head(final, pre_logits=True) if pooled else None  # type: ignore[operator]
+            vectors = self.model.forward_head(final, pre_logits=True) if behind else None  # type: ignore[operator]
+        given = {stride: one.float() for stride, one in zip(order, maps, strict=True)}
+        if pooled and not behind:
+            vectors = given[last].mean(dim=(2, 3))
         return Forward(
-            pooled=None if vectors is None else vectors.float(),
-            maps={stride: one.float() for stride, one in zip(order, maps, strict=True)},
+            pooled=None if vectors is None else vectors.float(), maps={s: one for s, one in given.items() if s in strides}
         )
 
     def _regions_boxes(self, boxes: Sequence[Any], pixels: list[Tensor], affines: list[Affine]) -> list[Tensor]:
