@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from insloc_eval.protocols import Protocol, find_protocols
+from insloc_hub.data.shards import shard_files
 from insloc_hub.errors import BadData, InslocError
 from insloc_hub.files import check_writable
 from insloc_hub.models.spec import parse_spec
@@ -67,7 +68,7 @@ def check_data(data: Path) -> None:
     """BadData: no such place, or half a pair of folders."""
     if not data.exists():
         raise BadData(data, "no such folder. --data takes a folder with train/ and val/, with class folders, or of images")
-    halves = [name for name in ("train", "val") if (data / name).is_dir()]
+    halves = [name for name in ("train", "val") if (data / name).is_dir() or shard_files(data / name)]
     if len(halves) == 1:
         missing = "val" if halves == ["train"] else "train"
         raise BadData(data, f"has {halves[0]}/ but no {missing}/. Add it, or give {data / halves[0]} to have it cut 80/20")

@@ -75,25 +75,28 @@ def evaluate(
     return list(results.values())
 
 
-def splits_of(ask: Ask) -> dict[bool, "Split"]:
-    """The data halves that the protocols need: with labels, without, or both."""
+def splits_of(ask: Ask) -> dict[tuple[bool, bool], "Split"]:
+    """The data halves that the protocols need, by whether labels and boxes are needed."""
     from insloc_eval.sets import load_split
 
     splits = {}
-    for labels in sorted({protocol.needs_labels for protocol in ask.protocols()}):
-        splits[labels] = load_split(ask.data, labels=labels, train_limit=ask.train_limit, test_limit=ask.test_limit)
+    limits = {"train_limit": ask.train_limit, "test_limit": ask.test_limit}
+    for labels, boxes in sorted({(protocol.needs_labels, protocol.needs_boxes) for protocol in ask.protocols()}):
+        splits[labels, boxes] = load_split(ask.data, labels=labels, boxes=boxes, **limits)
     split = next(iter(splits.values()))
     say(f"{split.name}: {len(split.train)} training and {len(split.test)} test images ({split.how})")
     return splits
 
 
-def jobs_of(name: str, extractor: "Extractor", ask: Ask, splits: dict[bool, "Split"], source: "Origin") -> Iterator["Job"]:
+def jobs_of(
+    name: str, extractor: "Extractor", ask: Ask, splits: dict[tuple[bool, bool], "Split"], source: "Origin"
+) -> Iterator["Job"]:
     """One job for each protocol; made when its turn comes, since it looks at the clock."""
     from insloc_eval.cache import default_folder
     from insloc_eval.job import Job, data_facts
 
     for protocol in ask.protocols():
-        split = splits[protocol.needs_labels]
+        split = splits[protocol.needs_labels, protocol.needs_boxes]
         yield Job(
             extractor=extractor,
             protocol=protocol,

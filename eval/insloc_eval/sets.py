@@ -6,11 +6,13 @@ the same folder always gives the same halves on every machine. Nothing is decode
 
 import hashlib
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from insloc_eval.ask import FEWEST_TEST, check_data
-from insloc_hub.data.folder import ImageSet, Sample, list_classes, list_images, read_sample
+from insloc_eval.objects import ObjectBox, ObjectBoxes, object_boxes
+from insloc_hub.data.folder import ImageSet, Sample, is_source, list_classes, list_images, read_sample
 from insloc_hub.errors import BadData, BadImage
 from insloc_hub.files import digest
 
@@ -32,20 +34,31 @@ class Split:
     """Median short side of a few images, before any limit."""
     counts: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    boxes: ObjectBoxes | None = None
+    """The object box of every image, where boxes were asked for."""
 
     def fingerprint(self, training: bool) -> str:
-        """Digest of the test images, and of the training images where they matter."""
-        return digest([self.train.fingerprint() if training else None, self.test.fingerprint()])
+        """Digest of the test images, and of the training images where they matter, with their boxes."""
+        halves = {"train": self.train, "test": self.test} if training else {"test": self.test}
+        images = [self.train.fingerprint() if training else None, self.test.fingerprint()]
+        if self.boxes is None:
+            return digest(images)
+        return digest([images, *(self.boxes.facts(half, [s.key for s in one.samples]) for half, one in halves.items())])
 
 
-def load_split(data: Path, *, labels: bool, train_limit: int | None = None, test_limit: int | None = None) -> Split:
+def load_split(
+    data: Path, *, labels: bool, boxes: bool = False, train_limit: int | None = None, test_limit: int | None = None
+) -> Split:
     """The halves of `data`. With `labels`, class folders are needed; without, any folder of images will do. BadData.
 
-    The limits keep a subset, the same each time and even over the classes.
+    With `boxes`, images without one are left out. The limits keep a subset, the same each time and even over the classes.
     """
     check_data(data)
-    whole = (data / "train").is_dir()
+    whole = is_source(data / "train")
     train, test, how = _two_folders(data, labels) if whole else _cut(data, labels)
+    found = object_boxes(data, train, test, own_files=whole) if boxes else None
+    if found is not None:
+        train, test = _with_boxes(train, found.train), _with_boxes(test, found.test)
     median = median_short_side([*test.samples] or [*train.samples])
     train = replace(train, samples=limited(train.samples, train_limit))
     test = replace(test, samples=limited(test.samples, test_limit))
@@ -57,7 +70,9 @@ def load_split(data: Path, *, labels: bool, train_limit: int | None = None, test
         raise BadData(data, f"{len(test)} test images are left; at least {FEWEST_TEST} are needed")
     if labels and len({s.label for s in train.samples}) < 2:
         raise BadData(data, "the training images are all of one class; a classifier needs two")
-    return Split(name=data.resolve().name, how=how, train=train, test=test, median_short_px=median, counts=counts, notes=notes)
+    counts = {**counts, **(found.counts if found else {})}
+    name = data.resolve().name
+    return Split(name=name, how=how, train=train, test=test, median_short_px=median, counts=counts, notes=notes, boxes=found)
 
 
 def limited(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
@@ -119,9 +134,14 @@ def _two_folders(data: Path, labels: bool) -> tuple[ImageSet, ImageSet, str]:
     train, test = read_one(data / "train"), read_one(data / "val")
     if labels:  # the training folder numbers the classes; one that it lacks gets no number
         number = {name: position for position, name in enumerate(train.classes)}
-        samples = tuple(replace(s, label=number.get(s.key.split("/")[0])) for s in test.samples)
+        own = [test.classes[s.label] if s.label is not None else "" for s in test.samples]
+        samples = tuple(replace(s, label=number.get(name)) for s, name in zip(test.samples, own, strict=True))
         test = replace(test, samples=samples)
     return train, test, "train/ and val/"
+
+
+def _with_boxes(images: ImageSet, boxes: Mapping[str, ObjectBox]) -> ImageSet:
+    return replace(images, samples=tuple(s for s in images.samples if s.key in boxes))
 
 
 def _cut(data: Path, labels: bool) -> tuple[ImageSet, ImageSet, str]:
@@ -155,8 +175,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _group(sample: Sample) -> str:
-    """A sample's class, or its first folder where there are no labels."""
-    return sample.key.split("/")[0] if "/" in sample.key else ""
+    """A sample's first folder; in tars without folders its class."""
+    if "/" not in sample.key:
+        return "" if sample.label is None else str(sample.label)
+    return sample.key.split("/")[0]
 
 
 def _groups(samples: tuple[Sample, ...]) -> dict[str, list[Sample]]:

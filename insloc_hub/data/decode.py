@@ -8,8 +8,10 @@ other programs for some of them.
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = {UPRIGHT[code] for code in (5, 6, 7, 8)}
 SIXTEEN_BIT = 257  # 65535 / 255: Pillow's own conversion clips instead (python-pillow/Pillow #2574)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +58,15 @@ TRUSTED = ImageLimits()
 
 def decode(data: bytes, limits: ImageLimits = TRUSTED) -> UInt8[Tensor, "3 h w"]:
     """Pixels of the upright image. BadImage: with the code and the reason."""
+    return _opened(data, limits, from_pil)
+
+
+def upright_size(data: bytes, limits: ImageLimits = TRUSTED) -> tuple[int, int]:
+    """Width and height of what `decode` gives, mostly from the header alone. BadImage."""
+    return _opened(data, limits, _upright_size)
+
+
+def _opened(data: bytes, limits: ImageLimits, use: Callable[[Image.Image], T]) -> T:
     if not data:
         raise BadImage("empty_image", "the image is empty (0 bytes)")
     with warnings.catch_warnings():
@@ -60,7 +74,7 @@ def decode(data: bytes, limits: ImageLimits = TRUSTED) -> UInt8[Tensor, "3 h w"]
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.size, limits)
-                return from_pil(image)
+                return use(image)
         except UnidentifiedImageError:
             raise BadImage("unsupported_image", f"not an image in one of the formats {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:
@@ -109,12 +123,23 @@ def check_size(size_wh: tuple[int, int], limits: ImageLimits) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     """As ImageOps.exif_transpose, which however writes all the EXIF anew and fails where some of it is damaged."""
     image.load()  # some formats give the EXIF at the end
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    if image.format == "PNG":
+        image.load()  # its EXIF may stand at the end
+    w, h = image.size
+    return (h, w) if _turn(image) in SIDEWAYS else (w, h)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(ORIENTATION)
     except (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, struct.error):
-        return image  # damaged EXIF around good pixels
-    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return None  # damaged EXIF around good pixels
+    return UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def _upright_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:

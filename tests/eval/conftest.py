@@ -38,6 +38,7 @@ class MadeUp(nn.Module):
             {"reduction": 32, "num_chs": channels, "module": "b"},
         ]
         self.weight = nn.Parameter(torch.zeros(1))
+        self.a, self.b = nn.Identity(), nn.Identity()  # what feature_info names: no last stage
 
     def forward_intermediates(self, images: Tensor, indices: list[int], **_: object) -> list[Tensor]:
         return [self.give(images, (16, 32)[index]) for index in indices]
@@ -86,7 +87,7 @@ def make_job(network: Extractor, tmp_path: Path) -> Callable[..., Job]:
     """A job of the tiny network, or of another extractor, on a folder."""
 
     def make(protocol: Protocol, data: Path, extractor: Extractor | None = None) -> Job:
-        split = load_split(data, labels=protocol.needs_labels)
+        split = load_split(data, labels=protocol.needs_labels, boxes=protocol.needs_boxes)
         return Job(
             extractor=extractor or network,
             protocol=protocol,

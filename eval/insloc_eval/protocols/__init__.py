@@ -2,7 +2,7 @@
 
 import re
 
-from insloc_eval.protocols import linear, localize
+from insloc_eval.protocols import linear, localize, regions
 from insloc_eval.protocols.linear import LINEAR_LOGISTIC, Linear
 from insloc_eval.protocols.localize import (
     PATCHES_COMPOSITE,
@@ -19,9 +19,18 @@ from insloc_eval.protocols.localize import (
     Relocate,
 )
 from insloc_eval.protocols.record import Protocol, ReadOut
+from insloc_eval.protocols.regions import (
+    BOXES_LINEAR,
+    REGIONS_MOSAIC,
+    REGIONS_MOSAIC_A,
+    REGIONS_MOSAIC_B,
+    Boxes,
+    Mosaic,
+)
 from insloc_hub.errors import UnknownName
 
 __all__ = [
+    "BOXES_LINEAR",
     "LINEAR_LOGISTIC",
     "PATCHES_COMPOSITE",
     "PATCHES_COMPOSITE_LARGE",
@@ -31,8 +40,13 @@ __all__ = [
     "PATCHES_RELOCATE",
     "PATCHES_WINDOW",
     "PROTOCOLS",
+    "REGIONS_MOSAIC",
+    "REGIONS_MOSAIC_A",
+    "REGIONS_MOSAIC_B",
+    "Boxes",
     "Composite",
     "Linear",
+    "Mosaic",
     "Patches",
     "PatchesC4",
     "PatchesCut",
@@ -43,7 +57,7 @@ __all__ = [
     "known_tasks",
 ]
 
-PROTOCOLS: tuple[Protocol, ...] = (*linear.RECORDS, *localize.RECORDS)
+PROTOCOLS: tuple[Protocol, ...] = (*linear.RECORDS, *localize.RECORDS, *regions.RECORDS)
 
 
 def find_protocols(tasks: list[str]) -> list[Protocol]:

@@ -6,7 +6,7 @@ hashes.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from insloc_hub.files import digest
 
@@ -18,6 +18,8 @@ RAN = ("never", "smoke", "full")
 class Protocol:
     """What every protocol says."""
 
+    needs_boxes: ClassVar[bool] = False
+    """Whether each image must have an annotated object."""
     family: str
     name: str
     version: int

@@ -12,7 +12,7 @@ def task_list() -> str:
     """Every protocol, by family, with what it asks for."""
     lines = []
     for protocol in sorted(PROTOCOLS, key=lambda p: p.title):
-        needs = "class folders" if protocol.needs_labels else "any images"
+        needs = ("class folders" if protocol.needs_labels else "any images") + (" with boxes" if protocol.needs_boxes else "")
         lines.append(f"{protocol.title:22} {protocol.about} ({needs}; hash {protocol.hash()[:8]})")
         lines.append(f"{'':22} run so far: {protocol.ran}")
     families = ", ".join(sorted({protocol.family for protocol in PROTOCOLS}))
@@ -40,5 +40,6 @@ def _number(result: Result, primary: dict[str, str]) -> str:
     """The primary number, or why there is none."""
     if result.not_applicable:
         return f"not applicable ({result.not_applicable})"
-    name = primary.get(result.protocol) or next(iter(result.metrics))
+    name = primary.get(result.protocol, "")
+    name = name if name in result.metrics else next(iter(result.metrics))  # a network may lack the primary one's features
     return f"{name} {cell(result.metrics[name])}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from insloc_eval.job import Job
 from insloc_eval.store import Judged
-from insloc_eval.tasks import composite, knn, linear, moco, patches, relocate, sweep
+from insloc_eval.tasks import boxes, composite, knn, linear, moco, mosaic, patches, relocate, sweep
 
 TASKS: dict[str, Callable[[Job], Judged]] = {
     "linear/logistic": linear.run,
@@ -18,4 +18,8 @@ TASKS: dict[str, Callable[[Job], Judged]] = {
     "patches/relocate": relocate.run,
     "patches/composite": composite.run,
     "patches/composite-large": composite.run,
+    "boxes/linear": boxes.run,
+    "regions/mosaic": mosaic.run,
+    "regions/mosaic-a": mosaic.run,
+    "regions/mosaic-b": mosaic.run,
 }
