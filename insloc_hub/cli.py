@@ -3,8 +3,9 @@
 import shlex
 import sys
 from collections.abc import Callable
+from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -73,6 +74,75 @@ def models() -> None:
             print(f"  {folder}")
 
 
+def convert(
+    src: Annotated[Path, tyro.conf.Positional],
+    *,
+    to: Literal["timm", "torchvision", "detectron2", "mmdet", "onnx"],
+    out: Path,
+    parts: Literal["trunk", "fpn", "head", "all"] = "all",
+    encoder: Literal["query", "key"] = "query",
+    strict: bool = False,
+    json: bool = False,
+) -> None:
+    """Rewrite a ResNet's weights in another ecosystem's names, proved before OUT exists.
+
+    The layout of SRC is told from its content: InsLoc, MoCo, DenseCL, SoCo, detectron2, mmdet, torchvision, timm, VISSL,
+    solo-learn, lightly. If the proof fails there is no OUT.
+
+    For example:
+      insloc convert insloc_fpn.pth --to timm --out insloc_fpn
+      insloc convert insloc_fpn --to torchvision --out fpn.pth --parts all
+
+    Args:
+        src: Weights file, or an exported folder or run.
+        to: Who is to read the result.
+        out: A folder for timm; a .pkl for detectron2, .pth for torchvision and mmdet (or .safetensors), .onnx.
+        parts: Backbone, pyramid, box head, or all that SRC holds.
+        encoder: Of a file with a momentum twin: the trained one or the twin.
+        strict: Refuse what is otherwise a warning.
+        json: Print the facts for machines.
+    """
+    from insloc_hub.checkpoints.convert import convert as start
+
+    done = start(src, to, out, parts=parts, encoder=encoder, strict=strict)
+    print(dumps(done.as_json()) if json else "\n".join(done.sentences()))
+
+
+def verify(
+    a: Annotated[Path, tyro.conf.Positional],
+    b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[B]")] = None,
+    /,
+    *,
+    encoder: Literal["query", "key"] = "query",
+    strict: bool = False,
+    json: bool = False,
+) -> None:
+    """What is this weights file, what must it be fed, will it load? With B: are the two the same network?
+
+    Ends with exit code 1 where the answer is no.
+
+    For example:
+      insloc verify insloc_fpn.pth
+      insloc verify insloc_fpn.pth fpn.pkl --json
+
+    Args:
+        a: Weights file, or an exported folder or run.
+        b: A second one.
+        encoder: Of a file with a momentum twin: the trained one or the twin.
+        strict: Suspicions and unknown tensors are a no.
+        json: Print the facts for machines.
+    """
+    from insloc_hub.checkpoints.read import read_checkpoint
+    from insloc_hub.checkpoints.report import as_json, as_text
+    from insloc_hub.checkpoints.verify import verify_one, verify_two
+
+    first = read_checkpoint(a)
+    verdict = verify_one(first, encoder) if b is None else verify_two(first, read_checkpoint(b), encoder)
+    print(dumps(as_json(verdict)) if json else as_text(verdict))
+    if not verdict.agrees or (strict and verdict.doubtful):
+        sys.exit(1)
+
+
 def demo(*, out: Path = Path("demo"), seed: int = 0, fast: bool = False) -> None:
     """The main job in minutes, with no files and no network: pretrain, export, evaluate, serve, report.
 
@@ -103,10 +173,12 @@ def resume_command(data: Path, out: Path) -> str:
 def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
     commands: dict[str, Callable[..., Any]] = {"pretrain": pretrain, "recipes": recipes, "export": export}
-    commands |= {"models": models, "demo": demo}
+    commands |= {"models": models, "convert": convert, "verify": verify, "demo": demo}
     try:
         tyro.extras.subcommand_cli_from_dict(
-            commands, prog="insloc", description="Detection pretraining without labels (InsLoc): pretrain, export, demo."
+            commands,
+            prog="insloc",
+            description="Detection pretraining without labels (InsLoc): pretrain, export, convert, demo.",
         )
     except InslocError as error:
         print(f"insloc: {error}", file=sys.stderr)

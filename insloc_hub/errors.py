@@ -54,6 +54,14 @@ class BadBox(InslocError):
         super().__init__(f"box {index}: {problem}")
 
 
+class BadCheckpoint(InslocError):
+    """A weights file that can't be read, recognised, trusted or converted; carries `path`."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path = str(path)
+        super().__init__(f"{path}: {problem}")
+
+
 class BadRun(InslocError):
     """A run folder, checkpoint or setting that training can't go on with."""
 

@@ -6,8 +6,9 @@ stays random in silence. So tensor names are compared here, before timm loads.
 
 import hashlib
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -20,6 +21,10 @@ from insloc_hub.files import sha256_file
 from insloc_hub.models.spec import Spec, parse_spec
 from insloc_hub.models.zoo import card_folder
 
+if TYPE_CHECKING:
+    from insloc_hub.checkpoints.verify import Loaded
+
+logger = logging.getLogger(__name__)
 MOST_REASON = 300  # characters of another library's message that are passed on
 
 
@@ -43,6 +48,8 @@ def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
     elif parsed.kind == "hf-hub":
         model = _from_hub(parsed, kwargs)
         mark_untrained(model, _hub_config(parsed))
+    elif parsed.kind == "checkpoint":
+        model = _from_checkpoint(parsed, kwargs)
     else:
         folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
         check_folder(folder)
@@ -61,6 +68,8 @@ def model_arch(spec: str) -> str:
     parsed = parse_spec(spec)
     if parsed.kind in ("random", "timm"):
         return parsed.name.split(".")[0]
+    if parsed.kind == "checkpoint":
+        return _load_checkpoint(parsed).recognised.arch
     if parsed.kind == "hf-hub":
         return str(create_model(spec).pretrained_cfg["architecture"])  # type: ignore[index]
     folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
@@ -135,6 +144,36 @@ def _timm_pretrained(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
     if "." in spec.name and spec.name not in tags:
         raise UnknownName("pretrained tag", spec.name, tags, f"timm.list_pretrained('{name}*')")
     return _from_timm(spec.text, spec.name, kwargs)
+
+
+def _load_checkpoint(spec: Spec) -> "Loaded":
+    # Imported here: most specs need none of it.
+    from insloc_hub.checkpoints.read import read_checkpoint
+    from insloc_hub.checkpoints.verify import load
+
+    return load(read_checkpoint(Path(spec.name)))
+
+
+def _from_checkpoint(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
+    """Anybody's weights file through the code that converts it, its trunk's names proved against the file's own."""
+    from insloc_hub.checkpoints.folder import pretrained_cfg
+    from insloc_hub.checkpoints.names import part_of
+    from insloc_hub.checkpoints.verify import doubts, prove_mapping
+
+    loaded = _load_checkpoint(spec)
+    if not all(row.agrees for row in prove_mapping(loaded)):
+        raise BadSpec(f"{spec.name}: timm would make another network of it than the file holds. See: insloc verify {spec.name}")
+    fed = loaded.convention
+    if fed.order == "BGR":
+        raise BadSpec(f"{spec.name}: made for BGR input and a stride in the 1x1 ({fed.why}), which no network of timm's has")
+    for doubt in doubts(loaded):
+        logger.warning("%s: %s", spec.name, doubt)
+    arch = loaded.recognised.arch
+    trunk = {name: tensor.float() for name, tensor in loaded.tensors.items() if part_of(name) == "trunk"}
+    overlay = pretrained_cfg(arch, "checkpoint") | {"state_dict": trunk}
+    model = _from_timm(spec.text, arch, {"pretrained_cfg_overlay": overlay, **kwargs})
+    model.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]
+    return model
 
 
 def _from_hub(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:

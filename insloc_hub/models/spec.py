@@ -6,6 +6,7 @@ hf-hub:ORG/NAME[@rev]   a timm repository of the Hub
 local-dir:PATH          a folder with config.json and model.safetensors
 insloc_ARCH.TAG         a card of ours: zoo/ of the clone, $INSLOC_HOME/zoo, Hub
 PATH                    an exported folder, a run folder, or the model.safetensors of one
+FILE                    anybody's ResNet weights, told by their content (docs/convert.md)
 """
 
 import os
@@ -16,7 +17,7 @@ from typing import Literal
 
 from insloc_hub.errors import BadSpec
 
-Kind = Literal["random", "timm", "hf-hub", "folder", "card"]
+Kind = Literal["random", "timm", "hf-hub", "folder", "card", "checkpoint"]
 GRAMMAR = "random:ARCH[@seed], ARCH[.tag], hf-hub:ORG/NAME[@rev], local-dir:PATH, a card (insloc_ARCH.TAG) or a path"
 
 
@@ -28,7 +29,7 @@ class Spec:
     """As the user wrote it."""
     kind: Kind
     name: str
-    """Architecture, repository with its revision, folder, or card."""
+    """Architecture, repository with its revision, folder, card, or weights file."""
     seed: int = 0
     """Of `random` only."""
 
@@ -50,23 +51,19 @@ def parse_spec(text: str) -> Spec:
     if ":" in text and not os.path.exists(text):
         raise BadSpec(f"model {text!r}: unknown prefix {text.split(':')[0] + ':'!r}. There are {GRAMMAR}")
     if os.sep in text or os.path.exists(text) or text in (".", "..") or text.endswith(".safetensors"):
-        return Spec(text=text, kind="folder", name=str(export_folder(Path(text))))
+        bare = _bare_file(Path(text).expanduser())
+        return bare or Spec(text=text, kind="folder", name=str(export_folder(Path(text))))
     if not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_.-]+)?", text):
         raise BadSpec(f"model {text!r} is none of: {GRAMMAR}")
     return Spec(text=text, kind="card" if text.startswith("insloc_") else "timm", name=text)
 
 
 def export_folder(path: Path) -> Path:
-    """The exported folder meant by `path`: itself, its model/ (a run), or the folder of its weights. BadSpec: none."""
+    """The exported folder meant by `path`: itself, its model/ (a run), or the folder of a file. BadSpec: none."""
     path = path.expanduser()
     if not os.path.exists(path):  # Path.exists() raises for a name too long
         raise BadSpec(f"model {str(path)!r}: no such folder or file")
     if path.is_file():
-        if path.name != "model.safetensors":
-            raise BadSpec(
-                f"{path}: a bare weights file does not say what network it is for. "
-                "Give the folder that holds config.json and model.safetensors"
-            )
         path = path.parent
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
@@ -74,6 +71,13 @@ def export_folder(path: Path) -> Path:
     if (path / "run.json").is_file():
         raise BadSpec(f"{path}: this run has not exported its model yet; finish it (--resume) or: insloc export {path}")
     raise BadSpec(f"{path}: no config.json in this folder nor in its model/, so it is no exported model")
+
+
+def _bare_file(path: Path) -> Spec | None:
+    """The spec of a weights file without a config beside it, whose content has to say what it is."""
+    if not os.path.isfile(path) or (path.name == "model.safetensors" and (path.parent / "config.json").is_file()):
+        return None
+    return Spec(text=str(path), kind="checkpoint", name=str(path))
 
 
 def _random(text: str) -> Spec:

@@ -72,12 +72,14 @@ class Answer:
 
 
 def model_id(spec: str) -> str:
-    """The model's name on this server: the spec, or the folder's own name where that is a path.
+    """The model's name on this server: the spec, or the folder's or file's own name where that is a path.
 
     >>> model_id("random:resnet18@3")
     'random:resnet18@3'
     """
     parsed = parse_spec(spec)
+    if parsed.kind == "checkpoint":
+        return Path(parsed.name).stem
     if parsed.kind != "folder":
         return spec
     folder = Path(parsed.name).resolve()

@@ -101,9 +101,6 @@ def test_a_folder_in_the_home_is_found(empty_place: Path, monkeypatch: pytest.Mo
     [
         ([], "place", "no config.json in this folder nor in its model/"),
         (["run.json"], "place", "insloc export place"),
-        (["weights.pth"], "place/weights.pth", "a bare weights file does not say what network it is for"),
-        (["other.safetensors"], "place/other.safetensors", "a bare weights file"),
-        (["model.safetensors"], "place/model.safetensors", "no config.json in this folder"),
     ],
 )
 def test_a_folder_that_is_no_export_is_refused_with_the_way_out(
@@ -114,6 +111,16 @@ def test_a_folder_that_is_no_export_is_refused_with_the_way_out(
         (empty_place / "place" / file).write_bytes(b"")
     with pytest.raises(BadSpec, match=problem):
         export_folder(Path(named))
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "other.safetensors", "model.safetensors", "insloc_c4.pkl"])
+def test_a_weights_file_without_a_config_beside_it_speaks_for_itself(empty_place: Path, name: str) -> None:
+    (empty_place / name).write_bytes(b"")
+    spec = parse_spec(f"./{name}")
+    assert (spec.kind, spec.name) == ("checkpoint", name)
+    if name == "model.safetensors":
+        (empty_place / "config.json").write_text("{}")
+        assert parse_spec(name).kind == "folder"
 
 
 def test_a_wrong_spec_is_refused_without_torch() -> None:

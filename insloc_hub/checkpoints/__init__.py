@@ -1,0 +1,1 @@
+"""Other people's weights: any known file in, every ecosystem out, each conversion proved."""
