@@ -2,7 +2,7 @@
 
 Yang et al., CVPR 2021 (arXiv:2102.08318). "config KEY" is a key of the released FPN configuration
 (insloc_fpn_200ep.py, limbo0000/InstanceLoc a419bb6); "code FILE" a released file where the number is hard-wired.
-Sections such as A.1.1 are those of docs/paper.md. Numbers of evaluation protocols live in insloc_eval/protocols/.
+Sections such as A.1.1 are those of docs/notes/paper.md. Numbers of evaluation protocols live in insloc_eval/protocols/.
 """
 
 CANVAS = 256  # code imagenet.py: backgrounds are resized to this, so it is the network input; A.1.2
