@@ -33,7 +33,7 @@ def run(
 
     Ctrl-C keeps what is finished; the same command goes on.
 
-    Examples:
+    For example:
       insloc-eval run --model runs/first --task linear --task patches --data photos --out results
       insloc-eval run --model random:resnet18 --model resnet18.a1_in1k --task patches/relocate --data photos --out results
 
@@ -63,7 +63,7 @@ def compare(
 ) -> None:
     """Differences of two arms on the same images, with intervals. An arm is a model, or several seeds of one recipe.
 
-    Examples:
+    For example:
       insloc-eval compare results runs/first random:resnet18
       insloc-eval compare results "runs/insloc-seed*" "runs/moco-seed*"
       insloc-eval compare results 3f2a81c0 77b1de42
@@ -83,7 +83,7 @@ def compare(
 def report(results: Annotated[Path, tyro.conf.Positional], *, out: Path | None = None, html: Path | None = None) -> None:
     """Print the tables of a folder of records.
 
-    Examples:
+    For example:
       insloc-eval report results --out results.md
       insloc-eval report results --html report.html
 
@@ -117,7 +117,7 @@ def verify(
 ) -> None:
     """Run a record again, without cached features; exit code 0: reproduced, 1: differs by more than its noise.
 
-    Example: insloc-eval verify results/linear/3f2a81c077b1de42.json --data photos
+    For example: insloc-eval verify results/linear/3f2a81c077b1de42.json --data photos
 
     Args:
         record: A JSON file of a folder of records.
@@ -137,7 +137,7 @@ def verify(
 def cache(*, folder: Path | None = None, clear: bool = False) -> None:
     """List the computed features that are kept, with their size, or remove them.
 
-    Examples:
+    For example:
       insloc-eval cache
       insloc-eval cache --clear
 
@@ -159,7 +159,7 @@ def cache(*, folder: Path | None = None, clear: bool = False) -> None:
 def ls(results: Annotated[Path | None, tyro.conf.Positional] = None) -> None:
     """List the tasks, or the records of a folder.
 
-    Examples:
+    For example:
       insloc-eval ls
       insloc-eval ls results
 
@@ -175,7 +175,7 @@ def ls(results: Annotated[Path | None, tyro.conf.Positional] = None) -> None:
 def show(record: Annotated[Path, tyro.conf.Positional]) -> None:
     """Print one record, checked against its outcomes.
 
-    Example: insloc-eval show results/linear/3f2a81c077b1de42.json
+    For example: insloc-eval show results/linear/3f2a81c077b1de42.json
 
     Args:
         record: A JSON file of a folder of records.

@@ -34,6 +34,14 @@ def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return 0
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_help_of_every_command_shows_an_example(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call([name, "--help"], monkeypatch) == 0
+    assert f"insloc-eval {name}" in capsys.readouterr().out.split("For example:")[1]
+
+
 def test_the_options_are_frozen() -> None:
     found = {name: " ".join(inspect.signature(getattr(cli, name)).parameters) for name in OPTIONS}
     assert found == OPTIONS
