@@ -117,7 +117,7 @@ def convert(
         fresh=target.fresh if target and detector else (),
         agreements=agreements,
         doubts=found,
-        hint=(target.hint if target else "onnxruntime.InferenceSession('{out}')").format(out=out),
+        hint=_hint(to, out),
     )
 
 
@@ -148,6 +148,13 @@ def _chosen(loaded: Loaded, to: str, parts: Choice) -> tuple[Part, ...]:
     if to == "timm" and parts != "trunk":
         raise InslocError(f"timm's folder always holds the trunk: say --parts all, or --parts trunk, not {parts}")
     return (parts,)
+
+
+def _hint(to: str, out: Path) -> str:
+    """How the reader loads it."""
+    if to == "torchvision" and out.suffix == ".safetensors":
+        return f"model.load_state_dict(safetensors.torch.load_file('{out}'), strict=False)"
+    return (TARGETS[to].hint if to in TARGETS else "onnxruntime.InferenceSession('{out}')").format(out=out)
 
 
 def _hold(source: Path, agreements: tuple[Agreement, ...]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from insloc_hub.checkpoints.layouts import LAYOUTS
 from insloc_hub.checkpoints.names import ARCHS, Layout, all_shapes, part_of, spellings, trunk_shapes, wrapper_of
+from insloc_hub.encoders.fpn import BoxHead, Neck
 
 Rows = list[dict[str, str]]
 
@@ -29,6 +30,14 @@ def test_neck_and_head_are_the_released_ones_but_for_the_prefix_of_the_head(empt
             assert released[name.replace("head.", "roi_head.bbox_head.")] == shape
     assert sum(part_of(name) == "fpn" for name in all_shapes("resnet50")) == 48
     assert sum(part_of(name) == "head" for name in all_shapes("resnet50")) == 28
+
+
+@pytest.mark.parametrize(("arch", "widths"), [("resnet18", (64, 128, 256, 512)), ("resnet50", (256, 512, 1024, 2048))])
+def test_neck_and_head_are_those_of_our_own_encoder(arch: str, widths: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        parts = {"neck.": Neck(widths), "head.": BoxHead()}
+    found = {f"{before}{n}": tuple(t.shape) for before, part in parts.items() for n, t in part.state_dict().items()}
+    assert found == {n: shape for n, shape in all_shapes(arch).items() if part_of(n) != "trunk"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
