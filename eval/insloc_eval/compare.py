@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insloc_eval.protocols import PROTOCOLS
 from insloc_eval.stats import ONE_SEED, Difference, difference, over_seeds, share
 from insloc_eval.store import Judged, load, pick, record_path
 from insloc_hub.errors import InslocError
@@ -135,7 +136,20 @@ def sentences(comparison: Comparison) -> list[str]:
     for name, gap in comparison.differences.items():
         lines.append(f"  {verdict(name, gap, comparison.units[name])}")
         lines.append("    " + " and ".join(f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" for m in comparison.alone[name]))
-    return [*lines, f"  {seeds_note(comparison)}"]
+    return [*lines, *(f"  {text}" for text in disagreements(comparison)), f"  {seeds_note(comparison)}"]
+
+
+def disagreements(comparison: Comparison) -> list[str]:
+    """Where features that answer one question put the two arms in opposite orders: a sentence for each question."""
+    asked = {protocol.title: protocol.same_question for protocol in PROTOCOLS}
+    texts = []
+    for names in asked.get(comparison.protocol, ()):
+        gaps = {name: comparison.differences[name].value for name in names if name in comparison.differences}
+        above, below = ([n for n, gap in gaps.items() if sign * gap > 0] for sign in (1, -1))
+        if above and below:
+            a, b = " and ".join(above), " and ".join(below)
+            texts.append(f"the sign differs between features: the first is higher by {a}, lower by {b}")
+    return texts
 
 
 def seeds_note(comparison: Comparison) -> str:

@@ -164,3 +164,30 @@ def test_images_without_an_outcome_of_a_metric_are_left_out_of_that_metric(make_
     b[1].outcomes["top1"][4] = np.nan
     found = compare(a, b).differences["top1"]
     assert found == difference(np.delete(x, 4, axis=1), np.delete(y, 4, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ([0.5, 0.5, 0.4, 0.6], [0.4, 0.4, 0.4, 0.4], False),  # higher by both
+        ([0.5, 0.5, 0.2, 0.2], [0.4, 0.4, 0.4, 0.4], True),
+        ([0.5, 0.5, 0.4, 0.4], [0.4, 0.4, 0.4, 0.4], False),  # equal is no sign
+    ],
+)
+def test_features_that_order_two_arms_in_opposite_ways_are_said_in_words(
+    make_record: MakeRecord, first: list[float], second: list[float], said: bool
+) -> None:
+    """Two values of top1 and of top1_stride16 each, on two mosaics."""
+
+    def record(spec: str, values: list[float]) -> Judged:
+        metrics = {
+            name: over_seeds(np.array([rows]), "share") for name, rows in (("top1", values[:2]), ("top1_stride16", values[2:]))
+        }
+        judged = make_record(spec, values[:2], protocol="regions/mosaic@1", metrics=metrics)
+        rows = {"top1": np.array(values[:2]), "top1_stride16": np.array(values[2:])}
+        return Judged(result=judged.result, outcomes=outcomes_of(("A/0000", "A/0001"), **rows))
+
+    lines = sentences(compare((record("a", first),), (record("b", second),)))
+    found = [line for line in lines if "the sign differs between features" in line]
+    assert bool(found) is said
+    assert not said or "higher by top1, lower by top1_stride16" in found[0]

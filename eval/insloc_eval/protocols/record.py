@@ -20,6 +20,8 @@ class Protocol:
 
     needs_boxes: ClassVar[bool] = False
     """Whether each image must have an annotated object."""
+    same_question: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of metrics that ask the same of different features: where their signs differ, a comparison says so."""
     family: str
     name: str
     version: int

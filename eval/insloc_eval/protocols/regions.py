@@ -33,6 +33,11 @@ class Mosaic(Sweep):
     """The class of an object among eight others, read out of region features. Pixels of the tiles."""
 
     needs_boxes: ClassVar[bool] = True
+    same_question: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("top1", "top1_stride32", "top1_stride16"),
+        ("alone", "alone_stride32", "alone_stride16"),
+        ("clutter", "clutter_stride32", "clutter_stride16"),
+    )
     half: str = ""
     """A or B: only test images of this half of every class; empty: both, never in one mosaic."""
     grid: int = 3
