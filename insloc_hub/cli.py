@@ -12,15 +12,19 @@ import tyro
 from insloc_hub.errors import InslocError
 from insloc_hub.pretrain.flags import PretrainFlags
 
+TIME_IS_UP = 75  # sysexits.h EX_TEMPFAIL: the same command later goes on
+
 
 def pretrain(run: Annotated[PretrainFlags, tyro.conf.OmitArgPrefixes]) -> None:
     """Pretrain a backbone on images without labels, then write OUT/model for timm.
 
-    Ctrl-C saves and stops; --data, --out and --resume go on.
+    Ctrl-C saves and stops; --data, --out and --resume go on. Exit code 0: finished; 75: saved at the time limit; 130:
+    saved after Ctrl-C; 2: refused, or collapsed under --strict.
 
     For example:
       insloc pretrain --data photos --arch resnet18 --out runs/first --steps 2000
       insloc pretrain --data photos --out runs/first --resume
+      insloc pretrain --data photos --out runs/first --resume auto --time-limit 9m
       insloc pretrain --data photos --init resnet50.a1_in1k --out runs/continued
       torchrun --nproc-per-node 8 -m insloc_hub.cli pretrain --recipe insloc_fpn_r50_200ep --data IMAGENET/train --out RUN
     """
@@ -29,10 +33,10 @@ def pretrain(run: Annotated[PretrainFlags, tyro.conf.OmitArgPrefixes]) -> None:
     from insloc_hub.pretrain.run import pretrain as start
 
     finish = start(recipe, options)
-    if finish.interrupted:
+    if finish.interrupted or finish.out_of_time:
         if first_process():
             print(f"stopped at step {finish.step} of {finish.total}, saved. Go on: {resume_command(run.data, run.out)}")
-        sys.exit(130)
+        sys.exit(130 if finish.interrupted else TIME_IS_UP)
     if first_process():
         export(run=run.out)
 

@@ -70,6 +70,14 @@ class NotFinite(InslocError):
     """Training or evaluation met a NaN or an infinity; the text names the step and what to turn."""
 
 
+class Collapsed(InslocError):
+    """A run that learns nothing any more, ended because --strict asked for it; carries the `step` it was saved at."""
+
+    def __init__(self, step: int, problem: str) -> None:
+        self.step = step
+        super().__init__(f"collapsed, saved at step {step}, stopped since --strict was given: {problem}")
+
+
 class CannotWrite(InslocError):
     """A folder or file that can't be written; carries `path`."""
 

@@ -1,12 +1,15 @@
 """The flags of `insloc pretrain`, and what they come to. Torch-free: a wrong one is refused in milliseconds."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
-from insloc_hub.pretrain.options import RunOptions, check_resume, resolve_recipe
+from insloc_hub.errors import BadRun
+from insloc_hub.pretrain.options import RunOptions, check_resume, resolve_recipe, seconds_of
 from insloc_hub.recipe import Recipe
 
 # What is left out (None) follows from the recipe.
@@ -15,6 +18,19 @@ Whole = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Precision = Annotated[Literal["fp32", "bf16"] | None, tyro.conf.arg(metavar="{fp32,bf16}")]
 YesNo = Annotated[Literal["yes", "no"] | None, tyro.conf.arg(metavar="{yes,no}")]
+Duration = Annotated[str | None, tyro.conf.arg(metavar="DURATION")]
+# `--resume` alone, or `--resume auto`.
+Resume = Annotated[
+    str,
+    PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[auto]",
+        instance_from_str=lambda said: said[0] if said else "yes",
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    ),
+]
+RESUMES = ("no", "yes", "auto")
 
 DEFAULT_RECIPE = "insloc_c4_small"
 
@@ -52,8 +68,12 @@ class PretrainFlags:
     """Weight decay on norms and biases too, as the paper's release does."""
     seed: Whole = None
     """Of weights, order and every draw."""
-    resume: bool = False
-    """Continue the run in OUT; the recipe is the run's own."""
+    resume: Resume = "no"
+    """Continue the run in OUT; the recipe is the run's own. `--resume auto` starts it where it has no checkpoint yet."""
+    time_limit: Duration = None
+    """Save, stop and exit with 75 after this long: 90s, 9m, 2h. `--resume auto` goes on."""
+    strict: bool = False
+    """Refuse instead of changing the recipe for the data; end a run that collapses."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = None
@@ -63,6 +83,8 @@ class PretrainFlags:
 
     def settled(self) -> Recipe | None:
         """The recipe with what was said; None to resume. BadRun, UnknownName."""
+        if self.resume not in RESUMES:
+            raise BadRun(f"--resume {self.resume} is unknown; say --resume alone, or --resume auto")
         changes: dict[str, Any] = {
             "arch": self.arch,
             "init": self.init,
@@ -74,7 +96,7 @@ class PretrainFlags:
             "seed": self.seed,
             "precision": self.precision,
         }
-        if self.resume:
+        if self.resume == "yes":
             check_resume({"recipe": self.recipe, "batch": self.batch, "canvas": self.canvas, **changes})
             return None
         return resolve_recipe(self.recipe or DEFAULT_RECIPE, batch=self.batch, canvas=self.canvas, changes=changes)
@@ -85,7 +107,10 @@ class PretrainFlags:
             data=self.data,
             run=self.out,
             steps=self.steps,
-            resume=self.resume,
+            resume=self.resume != "no",
+            if_any=self.resume == "auto",
+            strict=self.strict,
+            time_limit_s=math.inf if self.time_limit is None else seconds_of(self.time_limit),
             device=self.device,
             cache_gib=self.cache_gib,
             follow=tuple(name for name, said in (("arch", self.arch), ("canvas", self.canvas)) if said is None),

@@ -1,6 +1,5 @@
-"""Steps until the end: views made ahead, metrics as JSON lines, a checkpoint now and then, a clean stop at any time."""
+"""Steps until the end: views made ahead, a checkpoint now and then, a clean stop at any time."""
 
-import json
 import math
 import signal
 import time
@@ -13,20 +12,17 @@ from typing import Any
 
 from insloc_hub.data.cache import Pixels
 from insloc_hub.data.loader import prefetch, steps_per_epoch
-from insloc_hub.errors import NotFinite
-from insloc_hub.files import write_text
+from insloc_hub.errors import Collapsed
 from insloc_hub.parallel import distributed
 from insloc_hub.pretrain.batches import make_batch, make_labelled_batch
+from insloc_hub.pretrain.journal import journal, tell
 from insloc_hub.pretrain.resume import save_state
 from insloc_hub.pretrain.schedule import cosine_by_epoch
 from insloc_hub.pretrain.state import LabelState, State, StepFacts
 from insloc_hub.pretrain.step import train_step
 from insloc_hub.pretrain.supervised import label_step
-from insloc_hub.progress import track
-from insloc_hub.recipe import Recipe
 
 SAVE_EVERY_S = 300.0
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,15 +32,26 @@ class Finish:
     step: int
     total: int
     interrupted: bool
+    out_of_time: bool = False
+    """Whether it was the time limit that ended it."""
 
 
-def train(
-    state: State | LabelState, pixels: Pixels, run: Path, total: int, stop: Callable[[int], bool] = lambda step: False
-) -> Finish:
-    """Train until `total` steps are done, `stop(step)` says so, or Ctrl-C; in each case RUN/checkpoint.pt is saved.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ends:
+    """What ends a call of `train` before its last step, besides Ctrl-C."""
+
+    stop: Callable[[int], bool] = lambda step: False
+    deadline: float = math.inf
+    """On time.monotonic()'s clock."""
+    strict: bool = False
+    """Whether a collapse does."""
+
+
+def train(state: State | LabelState, pixels: Pixels, run: Path, total: int, ends: Ends) -> Finish:
+    """Train until `total` steps are done, `ends` says so, or Ctrl-C; in each case RUN/checkpoint.pt is saved.
 
     What a step tells is read while the next one runs: an accelerator never waits for a number on the screen. NotFinite:
-    the loss is NaN or infinite; the last checkpoint before it is kept.
+    the loss is NaN or infinite; the last checkpoint before it is kept. Collapsed: saved, then raised.
     """
     device = next(state.encoder.parameters()).device
     recipe = state.recipe
@@ -53,27 +60,32 @@ def train(
     make, take = work_of(state)
     batches = prefetch(lambda step: make(pixels, recipe, step, device), state.step, total)
     saved = time.monotonic()
-    interrupted = False
-    with interrupts() as interrupt, journal(state, run, total) as note:
+    interrupted = out_of_time = collapsed = False
+    with interrupts() as interrupt, journal(state, run, total) as told:
         while state.step < total:
             waiting = time.perf_counter()
             batch = next(batches)
-            started = time.perf_counter()
+            waited = time.perf_counter() - waiting
             epoch = state.step // per_epoch
             rate = cosine_by_epoch(recipe.learning_rate, epoch, recipe.epochs)
             facts = take(state, batch, rate)
-            note(Told(step=state.step, epoch=epoch, rate=rate, facts=facts, wait_s=started - waiting))
-            if distributed.any_of(interrupt() or stop(state.step), device):
-                interrupted = state.step < total
+            told.note(tell(state, facts, epoch=epoch, rate=rate, wait_s=waited))
+            interrupted = distributed.any_of(interrupt() or ends.stop(state.step), device)
+            out_of_time = ends.deadline < math.inf and distributed.any_of(time.monotonic() >= ends.deadline, device)
+            collapsed = ends.strict and distributed.any_of(told.alarm is not None, device)
+            if interrupted or out_of_time or collapsed:
                 break
             if distributed.any_of(time.monotonic() - saved > SAVE_EVERY_S, device):
-                note(None)
+                told.note(None)
                 save_state(state, fingerprint, run)
                 saved = time.monotonic()
         batches.close()
-        note(None)
+        told.note(None)
     save_state(state, fingerprint, run)
-    return Finish(step=state.step, total=total, interrupted=interrupted)
+    if collapsed:
+        raise Collapsed(state.step, told.alarm.text if told.alarm else "the first process says why")
+    early = state.step < total
+    return Finish(step=state.step, total=total, interrupted=early and interrupted, out_of_time=early and out_of_time)
 
 
 def work_of(state: State | LabelState) -> tuple[Callable[..., Any], Callable[..., StepFacts]]:
@@ -81,83 +93,6 @@ def work_of(state: State | LabelState) -> tuple[Callable[..., Any], Callable[...
     if isinstance(state, LabelState):
         return make_labelled_batch, label_step
     return make_batch, train_step
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
-    """One step's news."""
-
-    step: int
-    epoch: int
-    rate: float
-    facts: StepFacts
-    wait_s: float
-    """Seconds that the step waited for its batch."""
-
-
-@contextmanager
-def journal(state: State | LabelState, run: Path, total: int) -> Iterator[Callable[[Told | None], None]]:
-    """Give `note(told)`, which reads the step before it (None: reads what is left) into RUN/metrics.jsonl and the screen."""
-    recipe = state.recipe
-    plateau = math.log(recipe.queue + 1)  # what a network that recognises nothing pays
-    if distributed.rank():
-        yield lambda told: None
-        return
-    cut_metrics(run / METRICS, state.step)
-    unread: list[Told] = []
-    clock = time.perf_counter()
-    with (
-        (run / METRICS).open("a", encoding="utf-8") as metrics,
-        track("pretrain", total * recipe.batch, "images", done=state.step * recipe.batch) as progress,
-    ):
-
-        def note(told: Told | None) -> None:
-            nonlocal clock
-            for late in unread:
-                loss, accuracy = float(late.facts.loss), late.facts.accuracy.tolist()
-                check_finite(loss, late.step, recipe)
-                now = time.perf_counter()
-                line = {
-                    "step": late.step,
-                    "epoch": late.epoch,
-                    "loss": loss,
-                    "accuracy": [round(value, 4) for value in accuracy],
-                    "lr": late.rate,
-                    "wait_s": round(late.wait_s, 4),
-                    "step_s": round(now - clock - late.wait_s, 4),
-                }
-                clock = now
-                metrics.write(json.dumps(line) + "\n")
-                against = f" of {plateau:.2f}" if isinstance(state, State) else ""
-                progress.advance(recipe.batch, f"loss {loss:.2f}{against}, accuracy {sum(accuracy) / len(accuracy):.0%}")
-            unread[:] = [told] if told is not None else []
-            if told is None:
-                metrics.flush()
-
-        yield note
-
-
-def check_finite(loss: float, step: int, recipe: Recipe) -> None:
-    """NotFinite: with the knobs to turn."""
-    if not math.isfinite(loss):
-        raise NotFinite(
-            f"the loss is {loss} at step {step}. What was saved before is kept. Lower the learning rate "
-            f"(now {recipe.learning_rate:g}), or raise the temperature (now {recipe.temperature:g})"
-        )
-
-
-def cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines after `step`: written by a run that was killed after its last checkpoint."""
-    if not path.exists():
-        return
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= step:
-                lines.append(line)
-        except (ValueError, KeyError):  # the last line of a killed run can be half-written
-            break
-    write_text(path, "".join(lines))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from insloc_hub.errors import BadRun
 from insloc_hub.recipe import Recipe, at_batch, at_canvas
 from insloc_hub.recipes import find_recipe
 
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 FLAGS = {"learning_rate": "--lr", "bn_groups": "--bn-groups"}  # where the flag is not the field's name
 
 
@@ -22,6 +24,12 @@ class RunOptions:
     steps: int | None = None
     """Stop after this many optimizer steps in all; None = all epochs."""
     resume: bool = False
+    if_any: bool = False
+    """With `resume`: start anew where there is no checkpoint yet."""
+    strict: bool = False
+    """Refuse to change the recipe for the data or the length; end a run that collapses."""
+    time_limit_s: float = math.inf
+    """Save and stop after this many seconds, counted from the call."""
     device: str = "cpu"
     cache_gib: float = 4.0
     """Decoded pixels kept in memory."""
@@ -32,8 +40,22 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise BadRun(f"steps {self.steps} must be positive")
+        if not self.time_limit_s > 0:
+            raise BadRun(f"time limit {self.time_limit_s} s must be positive")
         if not 0 <= self.cache_gib < math.inf:
             raise BadRun(f"cache-gib {self.cache_gib} must be a number of GiB from 0")
+
+
+def seconds_of(text: str) -> float:
+    """A duration in seconds. BadRun: it is none.
+
+    >>> seconds_of("90s"), seconds_of("9m"), seconds_of("1.5h")
+    (90.0, 540.0, 5400.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if found is None or not float(found[1]) > 0:
+        raise BadRun(f"time limit {text!r} is no duration; say it as 90s, 9m or 2h")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def resolve_recipe(name: str, *, batch: int | None, canvas: int | None, changes: dict[str, Any]) -> Recipe:

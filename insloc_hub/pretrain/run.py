@@ -7,6 +7,7 @@ adds model/.
 import dataclasses
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from insloc_hub.errors import BadRun
 from insloc_hub.files import check_writable, write_bytes, write_json
 from insloc_hub.models.extractor import find_device, load
 from insloc_hub.parallel import distributed
-from insloc_hub.pretrain.loop import Finish, train
+from insloc_hub.pretrain.loop import Ends, Finish, train
 from insloc_hub.pretrain.options import RunOptions
 from insloc_hub.pretrain.resume import FILE, read_checkpoint, restore_state
 from insloc_hub.pretrain.state import LabelState, State, new_label_state, new_queue, new_state
@@ -40,15 +41,17 @@ NAMED = 5  # unreadable images named on the screen; all are in run.json
 
 
 def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], bool] = lambda step: False) -> Finish:
-    """Train into `options.run`. `recipe` is None to resume: the run's own is taken. InslocError: nothing was written.
+    """Train into `options.run`. `recipe` is None to resume: the run's own is taken, and any other must be what was asked
+    when it was started. InslocError: nothing was written, but Collapsed.
 
     Under torchrun all processes call it; the first one writes.
     """
+    ends = Ends(stop=stop, deadline=time.monotonic() + options.time_limit_s, strict=options.strict)
     run = options.run
     content = None
-    if options.resume:
+    if options.resume and ((run / FILE).exists() or not options.if_any):
         content = read_checkpoint(run)
-        recipe = from_dict(read_run(run)["recipe"])
+        recipe = _own_recipe(run, recipe)
     elif (run / FILE).exists():  # a run that died before its first checkpoint has nothing to lose
         raise BadRun(f"{run} holds a run already. Add --resume to continue it, or choose another --out")
     if recipe is None:
@@ -56,18 +59,30 @@ def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], b
     check_writable(run)
     images = _list(options.data, recipe)
     with distributed.processes(find_device(options.device)) as device:
+        asked = recipe.hash()
         if content is None:
             recipe = _as_the_card(recipe, options.follow)
         _check_processes(recipe)
         state = _new(recipe, images, device, start=content is None)  # refuses a wrong architecture before images are read
         pixels = _read_images(images, recipe, options)
         if content is None:
-            total = _begin(state, pixels, options)
+            total = _begin(state, pixels, options, asked)
         else:
             restore_state(state, content, pixels.images.fingerprint())
             total = _total(recipe, options, len(pixels))
             _news(f"resuming {run} at step {state.step} of {total}")
-        return train(state, pixels, run, total, stop)
+        return train(state, pixels, run, total, ends)
+
+
+def _own_recipe(run: Path, asked: Recipe | None) -> Recipe:
+    """The recipe of the run in `run`. BadRun: it was started from another than `asked`."""
+    facts = read_run(run)
+    if asked is not None and facts.get("asked") != asked.hash():
+        raise BadRun(
+            f"{run} holds a run of another recipe than these flags ask for; its own is in {run / RUN_FILE}. "
+            "Repeat the flags it was started with, say --resume alone to go on with it, or choose another --out"
+        )
+    return from_dict(facts["recipe"])
 
 
 def _list(data: Path, recipe: Recipe) -> ImageSet:
@@ -109,14 +124,14 @@ def _new(recipe: Recipe, images: ImageSet, device: torch.device, *, start: bool)
     return new_state(recipe, device, start=start)
 
 
-def _begin(state: State | LabelState, pixels: Pixels, options: RunOptions) -> int:
+def _begin(state: State | LabelState, pixels: Pixels, options: RunOptions, asked: str) -> int:
     """Settle the recipe with the data at hand, write what a new run starts with, and give its number of steps."""
     recipe, total = _settle(state.recipe, options, len(pixels))
     if isinstance(state, State) and recipe.queue != state.recipe.queue:
         state.queue = new_queue(recipe).to(state.anchors.device)
     state.recipe = recipe
     if distributed.rank() == 0:
-        _write_run(options.run, recipe, total, pixels, options)
+        _write_run(options.run, recipe, total, pixels, options, asked)
         write_bytes(options.run / "views.png", _views_png(recipe, pixels))
     distributed.wait()
     return total
@@ -171,17 +186,22 @@ def _settle(recipe: Recipe, options: RunOptions, images: int) -> tuple[Recipe, i
         if epochs != recipe.epochs:
             reasons += (f"epochs {recipe.epochs} -> {epochs}: {options.steps} steps of {recipe.batch} in {images} images",)
         recipe = dataclasses.replace(recipe, epochs=epochs)
+    if options.strict and reasons:
+        raise BadRun(
+            f"--strict, and the recipe would have to change: {'; '.join(reasons)}. Say these values yourself, or leave --strict out"
+        )
     for reason in reasons:
         _news(f"changed: {reason}")
     return recipe, options.steps if options.steps is not None else recipe.epochs * per_epoch
 
 
-def _write_run(run: Path, recipe: Recipe, total: int, pixels: Pixels, options: RunOptions) -> None:
+def _write_run(run: Path, recipe: Recipe, total: int, pixels: Pixels, options: RunOptions, asked: str) -> None:
     facts = {
         "schema": SCHEMA,
         "insloc_hub": __version__,
         "recipe": recipe.as_dict(),
         "recipe_hash": recipe.hash(),
+        "asked": asked,  # hash of the recipe before card and data changed it
         "total_steps": total,
         "data": {
             "name": options.data.resolve().name,

@@ -64,6 +64,8 @@ class StepFacts:
     """Weighted sum over levels of the mean loss, in nats."""
     accuracy: Float[Tensor, " l"]
     """Per level, the share of the batch that is recognised."""
+    keys: Float[Tensor, "b l d"] | None = None
+    """Of the whole batch; None where there are none."""
 
 
 def new_state(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:

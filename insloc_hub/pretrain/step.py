@@ -59,7 +59,7 @@ def train_step(state: State, batch: Batch, learning_rate: float) -> StepFacts:
 
     state.queue.enqueue(keys)
     state.step += 1
-    return StepFacts(loss=distributed.mean(loss), accuracy=distributed.mean(accuracy))
+    return StepFacts(loss=distributed.mean(loss), accuracy=distributed.mean(accuracy), keys=keys)
 
 
 def query_boxes(state: State, batch: Batch, generator: torch.Generator) -> Float[Tensor, "b l 4"]:
