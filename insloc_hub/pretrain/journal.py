@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ def tell(state: State | LabelState, facts: StepFacts, *, epoch: int, rate: float
     loss, accuracy = _copy(facts.loss), _copy(facts.accuracy)
     copied = None
     if facts.loss.is_cuda:
-        copied = torch.cuda.Event()
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
     return Told(
         step=state.step,

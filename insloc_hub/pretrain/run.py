@@ -188,7 +188,8 @@ def _settle(recipe: Recipe, options: RunOptions, images: int) -> tuple[Recipe, i
         recipe = dataclasses.replace(recipe, epochs=epochs)
     if options.strict and reasons:
         raise BadRun(
-            f"--strict, and the recipe would have to change: {'; '.join(reasons)}. Say these values yourself, or leave --strict out"
+            f"--strict, and the recipe would have to change: {'; '.join(reasons)}. "
+            "Say these values yourself, or leave --strict out"
         )
     for reason in reasons:
         _news(f"changed: {reason}")

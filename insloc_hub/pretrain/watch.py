@@ -115,8 +115,8 @@ class Watch:
     def _queue(self, gap: float) -> str:
         recipe = self.recipe
         return (
-            f"the queue no longer holds what the key encoder makes (their means lie {gap:.2f} apart): its negatives are told by "
-            "their age, and loss and accuracy look better than they are. If the queue is written at all, shorten it "
+            f"the queue no longer holds what the key encoder makes (their means lie {gap:.2f} apart): its negatives are told "
+            "by their age, and loss and accuracy look better than they are. If the queue is written at all, shorten it "
             f"(--queue, now {recipe.queue} = {self.filled} steps), or lower the learning rate (--lr, now "
             f"{recipe.learning_rate:g})"
         )

@@ -83,6 +83,9 @@ REFUSED_AT_ONCE = [
     (["--lr", "nan"], "learning rate nan"),
     (["--seed", "-1"], "seed -1 must lie in"),
     (["--cache-gib", "nan"], "cache-gib nan"),
+    (["--time-limit", "9"], "time limit '9' is no duration; say it as 90s, 9m or 2h"),
+    (["--time-limit", "0m"], "time limit '0m' is no duration"),
+    (["--resume", "maybe"], "--resume maybe is unknown; say --resume alone, or --resume auto"),
     (["--resume", "--arch", "resnet18"], "--resume takes the recipe from run.json; leave out --arch"),
     (["--resume", "--lr", "0.1", "--batch", "8"], "leave out --batch --lr"),
     (["--resume", "--recipe", "insloc_c4_small"], "leave out --recipe"),
@@ -234,6 +237,29 @@ def test_cards_are_listed_or_it_is_said_where_they_go(insloc: Insloc, tmp_path: 
     done = insloc("models")
     assert done.returncode == 0 and done.stdout
     assert "insloc_ARCH.TAG" in done.stdout or "insloc_" in done.stdout.splitlines()[0]
+
+
+def test_one_command_starts_stops_at_its_time_limit_and_goes_on(insloc: Insloc, photos: Path, tmp_path: Path) -> None:
+    again = ["pretrain", "--data", photos, "--out", "run", "--steps", "3", "--resume", "auto", *TINY]
+    first = insloc(*again, "--time-limit", "0.001s")
+    assert first.returncode == 75, first.stderr
+    assert "stopped at step 1 of 3, saved. Go on: insloc pretrain" in first.stdout
+    assert not (tmp_path / "run" / "model").exists()
+    other = insloc(*again, "--lr", "0.5")
+    assert "run holds a run of another recipe than these flags ask for" in one_sentence(other)
+    assert insloc(*again, "--time-limit", "0.001s").returncode == 75
+    last = insloc(*again, "--time-limit", "2h")
+    assert last.returncode == 0 and "resuming run at step 2 of 3" in last.stderr and "wrote run/model" in last.stdout
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_strict_refuses_what_the_data_would_change_and_makes_no_run(insloc: Insloc, photos: Path, tmp_path: Path) -> None:
+    args = ["pretrain", "--data", photos, "--out", "run", "--steps", "2", "--strict", *TINY]
+    complaint = one_sentence(insloc(*args))
+    assert "queue 16 -> 8: with 24 images" in complaint and "epochs 50 -> 1" in complaint and "leave --strict out" in complaint
+    assert files(tmp_path) == []
+    assert insloc(*args, "--epochs", "1", "--queue", "8").returncode == 0
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:

@@ -11,7 +11,9 @@ import torch
 
 from insloc_hub.data.cache import Pixels, load_pixels
 from insloc_hub.data.folder import list_images
-from insloc_hub.pretrain.loop import cut_metrics, interrupts, make_batch
+from insloc_hub.pretrain.batches import make_batch
+from insloc_hub.pretrain.journal import cut_metrics
+from insloc_hub.pretrain.loop import interrupts
 from insloc_hub.recipe import Recipe
 
 
