@@ -125,6 +125,7 @@ PATCHES_LINEAR_C4 = PatchesC4(
     needs_labels=False,
     needs_training=True,
     floor_points=0.05,
+    ran="smoke: random resnet18 on 900 images of tiny-imagenet",
 )
 
 PATCHES_ISOLATED = PatchesCut(
@@ -137,6 +138,7 @@ PATCHES_ISOLATED = PatchesCut(
     needs_labels=False,
     needs_training=True,
     floor_points=0.05,
+    ran="smoke: random resnet18 on 900 images of tiny-imagenet",
     parts=3,
     span=1,
 )
@@ -151,6 +153,7 @@ PATCHES_WINDOW = PatchesCut(
     needs_labels=False,
     needs_training=True,
     floor_points=0.05,
+    ran="smoke: random resnet18 on 900 images of tiny-imagenet",
     parts=5,
     span=3,
 )
@@ -178,6 +181,7 @@ PATCHES_COMPOSITE = Composite(
     needs_labels=False,
     needs_training=False,
     floor_points=0.05,
+    ran="smoke: random resnet18 on 300 images of tiny-imagenet",
     bounds=(64, 127),
 )
 
@@ -187,6 +191,7 @@ PATCHES_COMPOSITE_LARGE = replace(
     about="the same with the crops of the released recipe: a box in the middle beats the views, so asked by name only",
     sources=("docs/notes/paper.md D.2, large range", "docs/notes/paper.md A.1.1-A.1.3, the composite"),
     bounds=(128, 254),
+    ran="never",
     by_family=False,
 )
 
