@@ -12,6 +12,7 @@ from insloc_hub.files import check_writable
 from insloc_hub.models.spec import parse_spec
 
 PRECISIONS = ("fp32", "bf16")
+HALVES = ("A", "B")  # of the test images: for choosing, for what is reported (contracts.md 10)
 FEWEST_TEST = 2  # images: an interval needs a variance
 
 
@@ -29,6 +30,8 @@ class Ask:
     train_limit: int | None = None
     test_limit: int | None = None
     cache: Path | None = None
+    half: str = ""
+    """A or B: that half of the test images only; empty: all of them."""
 
     def protocols(self) -> list[Protocol]:
         """The protocols that `tasks` mean. UnknownName."""
@@ -47,6 +50,10 @@ class Ask:
         for option, limit in (("--train-limit", self.train_limit), ("--test-limit", self.test_limit)):
             if limit is not None and limit < FEWEST_TEST:
                 raise InslocError(f"{option} {limit}: must be at least {FEWEST_TEST}")
+        if self.half not in ("", *HALVES):
+            raise InslocError(f"unknown half {self.half!r}; there are {', '.join(HALVES)}")
+        if own := [protocol.title for protocol in self.protocols() if self.half and hasattr(protocol, "half")]:
+            raise InslocError(f"--half {self.half}: {own[0]} halves the test images itself; ask for regions/mosaic-a or -b")
         for spec in self.models:
             parse_spec(spec)
         check_data(self.data)
@@ -61,6 +68,7 @@ class Ask:
         words += ["--precision", self.precision] if self.precision != "fp32" else []
         for option, limit in (("--train-limit", self.train_limit), ("--test-limit", self.test_limit)):
             words += [] if limit is None else [option, str(limit)]
+        words += ["--half", self.half] if self.half else []
         return shlex.join(words)
 
 

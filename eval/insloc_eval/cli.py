@@ -27,6 +27,7 @@ def run(
     seed: int = 0,
     train_limit: int | None = None,
     test_limit: int | None = None,
+    half: Literal["A", "B"] | None = None,
     cache: Path | None = None,
 ) -> None:
     """Judge frozen models, with randomly initialised ones beside, and print the table.
@@ -47,12 +48,19 @@ def run(
         seed: Of the draws of patches/relocate.
         train_limit: At most this many training images, even over the classes.
         test_limit: At most this many test images, even over the classes.
+        half: Only this half of the test images of every class: choose on A, report on B.
         cache: Folder of computed features.
     """
     from insloc_eval.report.markdown import markdown
     from insloc_eval.run import evaluate
 
-    options: dict[str, Any] = {"train_limit": train_limit, "test_limit": test_limit, "cache": cache, "seed": seed}
+    options: dict[str, Any] = {
+        "train_limit": train_limit,
+        "test_limit": test_limit,
+        "cache": cache,
+        "seed": seed,
+        "half": half or "",
+    }
     print("\n" + markdown(evaluate(model, task, data, out, device=device, precision=precision, **options)))
 
 

@@ -34,11 +34,13 @@ def evaluate(
     train_limit: int | None = None,
     test_limit: int | None = None,
     cache: Path | None = None,
+    half: str = "",
 ) -> list[Result]:
     """Judge `models` by `tasks` on the images of `data`, keep the records in `out` and return them.
 
     Two randomly initialised networks of each architecture (timm's initialisation and ordinary norms) are judged beside,
-    first. Finished records of `out` are read, not computed again. `data`: see contracts.md 9. InslocError.
+    first. Finished records of `out` are read, not computed again. `data`: see contracts.md 9; `half`: A or B, that half of
+    the test images only (contracts.md 10). InslocError.
     """
     ask = Ask(
         models=tuple(models),
@@ -51,6 +53,7 @@ def evaluate(
         train_limit=train_limit,
         test_limit=test_limit,
         cache=cache,
+        half=half,
     )
     ask.check()
     from insloc_eval.networks import FLOOR_SEED, floor_networks, load_network
@@ -76,13 +79,13 @@ def evaluate(
 
 
 def splits_of(ask: Ask) -> dict[tuple[bool, bool], "Split"]:
-    """The data halves that the protocols need, by whether labels and boxes are needed."""
+    """What the protocols learn from and are asked on, by whether labels and boxes are needed."""
     from insloc_eval.sets import load_split
 
     splits = {}
     limits = {"train_limit": ask.train_limit, "test_limit": ask.test_limit}
     for labels, boxes in sorted({(protocol.needs_labels, protocol.needs_boxes) for protocol in ask.protocols()}):
-        splits[labels, boxes] = load_split(ask.data, labels=labels, boxes=boxes, **limits)
+        splits[labels, boxes] = load_split(ask.data, labels=labels, boxes=boxes, half=ask.half, **limits)
     split = next(iter(splits.values()))
     say(f"{split.name}: {len(split.train)} training and {len(split.test)} test images ({split.how})")
     return splits

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from insloc_eval.ask import FEWEST_TEST, check_data
+from insloc_eval.ask import FEWEST_TEST, HALVES, check_data
 from insloc_eval.objects import ObjectBox, ObjectBoxes, object_boxes
 from insloc_hub.data.folder import ImageSet, Sample, is_source, list_classes, list_images, read_sample
 from insloc_hub.errors import BadData, BadImage
@@ -47,15 +47,25 @@ class Split:
 
 
 def load_split(
-    data: Path, *, labels: bool, boxes: bool = False, train_limit: int | None = None, test_limit: int | None = None
+    data: Path,
+    *,
+    labels: bool,
+    boxes: bool = False,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    half: str = "",
 ) -> Split:
     """The halves of `data`. With `labels`, class folders are needed; without, any folder of images will do. BadData.
 
     With `boxes`, images without one are left out. The limits keep a subset, the same each time and even over the classes.
+    `half`: A or B, that half of the test images of every class (contracts.md 10); it needs classes too.
     """
     check_data(data)
     whole = is_source(data / "train")
+    labels = labels or bool(half)
     train, test, how = _two_folders(data, labels) if whole else _cut(data, labels)
+    if half:
+        test, how = replace(test, samples=halves_of(test.samples)[half]), f"{how}, half {half} of the test images"
     found = object_boxes(data, train, test, own_files=whole) if boxes else None
     if found is not None:
         train, test = _with_boxes(train, found.train), _with_boxes(test, found.test)
@@ -73,6 +83,14 @@ def load_split(
     counts = {**counts, **(found.counts if found else {})}
     name = data.resolve().name
     return Split(name=name, how=how, train=train, test=test, median_short_px=median, counts=counts, notes=notes, boxes=found)
+
+
+def halves_of(samples: tuple[Sample, ...]) -> dict[str, tuple[Sample, ...]]:
+    """Half A and half B: the sorted keys of each class, even and odd in turn."""
+    of_class: dict[int | None, list[Sample]] = {}
+    for sample in sorted(samples, key=lambda s: s.key):
+        of_class.setdefault(sample.label, []).append(sample)
+    return {half: tuple(s for group in of_class.values() for s in group[start::2]) for start, half in enumerate(HALVES)}
 
 
 def limited(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:

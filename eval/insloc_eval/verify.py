@@ -58,6 +58,7 @@ def verify(path: Path, *, model: str | None = None, data: Path | None = None, de
             train_limit=_number(_option(stored.command, "--train-limit")),
             test_limit=_number(_option(stored.command, "--test-limit")),
             cache=Path(scratch) / "features",
+            half=_option(stored.command, "--half") or "",
         )
         ask.check()
         extractor = load_network(model or stored.model.spec, device, ask.precision)

@@ -15,7 +15,7 @@ MakeRecord = Callable[..., Judged]
 RUN = ["run", "--model", "random:resnet18", "--data", ".", "--out", "out"]
 
 OPTIONS = {
-    "run": "model task data out device precision seed train_limit test_limit cache",
+    "run": "model task data out device precision seed train_limit test_limit half cache",
     "compare": "results first second",
     "report": "results out html",
     "ls": "results",

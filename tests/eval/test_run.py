@@ -132,6 +132,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_records(
         ({"precision": "fp8"}, "unknown precision"),
         ({"seed": -1}, "--seed -1"),
         ({"test_limit": 1}, "--test-limit 1"),
+        ({"half": "C"}, "unknown half 'C'"),
+        ({"half": "A", "tasks": ("linear", "regions/mosaic")}, "regions/mosaic-a or -b"),
         ({"data": Path("/nowhere/at/all")}, "no such folder"),
         ({"out": Path(__file__) / "results"}, "can't write"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from insloc_eval.sets import held_out, limited, load_split, unreadable
+from insloc_eval.sets import halves_of, held_out, limited, load_split, unreadable
 from insloc_hub.data.folder import Sample
 from insloc_hub.errors import BadData
 
@@ -41,6 +41,25 @@ def test_a_plain_folder_will_do_without_labels_and_is_refused_with(fill: Fill, t
     assert (len(split.train), len(split.test)) == (8, 2)
     with pytest.raises(BadData, match="subfolder for each class"):
         load_split(tmp_path, labels=True)
+
+
+def test_halves_are_the_even_and_odd_sorted_keys_of_every_class() -> None:
+    halves = halves_of(samples(a=5, b=4)[::-1])
+    assert [s.key for s in halves["A"]] == ["a/0.png", "a/2.png", "a/4.png", "b/0.png", "b/2.png"]
+    assert [s.key for s in halves["B"]] == ["a/1.png", "a/3.png", "b/1.png", "b/3.png"]
+
+
+def test_a_half_of_the_test_images_is_asked_by_name_and_named_in_the_record(world: Path) -> None:
+    whole, a, b = (load_split(world, labels=False, half=half) for half in ("", "A", "B"))
+    assert {s.key for s in a.test.samples} | {s.key for s in b.test.samples} == {s.key for s in whole.test.samples}
+    assert (len(a.test), len(b.test)) == (24, 12)  # three images a class: even, odd, even
+    assert len(a.train) == len(whole.train)
+    assert "half" not in whole.how and a.how.endswith("half A of the test images") and a.how != b.how
+    assert len({split.fingerprint(False) for split in (whole, a, b)}) == 3
+
+
+def test_a_half_is_one_of_the_classes_even_where_no_label_is_asked_for(world: Path) -> None:
+    assert load_split(world, labels=False, half="B").test == load_split(world, labels=True, half="B").test
 
 
 def test_limits_take_classes_in_turn_and_the_same_images_each_time(world: Path) -> None:

@@ -18,7 +18,7 @@ from insloc_hub.records import Result
 @pytest.fixture(scope="module")
 def kept(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Result], Path]:
     out = tmp_path_factory.mktemp("verify")
-    options = {"train_limit": 24, "test_limit": 12, "cache": out / "cache", "device": "cpu"}
+    options = {"train_limit": 24, "test_limit": 12, "cache": out / "cache", "device": "cpu", "half": "A"}
     return evaluate(["random:resnet18"], ["linear/logistic"], world, out / "results", **options), out  # type: ignore[arg-type]
 
 

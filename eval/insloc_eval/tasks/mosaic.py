@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from insloc_eval.ask import HALVES
 from insloc_eval.job import Job
 from insloc_eval.protocols import Mosaic
-from insloc_eval.sets import held_out, unreadable
+from insloc_eval.sets import halves_of, held_out, unreadable
 from insloc_eval.stats import mean, share
 from insloc_eval.store import Judged, outcomes_of
 from insloc_eval.sweep import sweep
-from insloc_eval.tasks.mosaic_draws import HALVES, Sheet, compose, halves_of
+from insloc_eval.tasks.mosaic_draws import Sheet, compose
 from insloc_eval.tasks.mosaic_features import Paths, RegionTable, paths_of, region_table
 from insloc_hub.data.folder import Sample
 from insloc_hub.errors import BadData

@@ -14,8 +14,6 @@ from insloc_eval.protocols import Mosaic
 from insloc_eval.tasks.relocate_draws import uniforms
 from insloc_hub.data.folder import Sample
 
-HALVES = ("A", "B")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
@@ -38,14 +36,6 @@ class Region:
     alone: Box
     """In the enlarged tile."""
     label: int
-
-
-def halves_of(samples: tuple[Sample, ...]) -> dict[str, tuple[Sample, ...]]:
-    """Half A and half B: the sorted keys of each class, even and odd in turn."""
-    of_class: dict[int | None, list[Sample]] = {}
-    for sample in sorted(samples, key=lambda s: s.key):
-        of_class.setdefault(sample.label, []).append(sample)
-    return {half: tuple(s for group in of_class.values() for s in group[start::2]) for start, half in enumerate(HALVES)}
 
 
 def compose(protocol: Mosaic, name: str, samples: tuple[Sample, ...]) -> list[Sheet]:

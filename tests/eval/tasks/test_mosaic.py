@@ -15,8 +15,9 @@ from torchvision.ops import roi_align
 from insloc_eval.job import Job
 from insloc_eval.objects import ObjectBox
 from insloc_eval.protocols import REGIONS_MOSAIC, REGIONS_MOSAIC_A, REGIONS_MOSAIC_B
+from insloc_eval.sets import halves_of
 from insloc_eval.tasks import mosaic
-from insloc_eval.tasks.mosaic_draws import Sheet, compose, halves_of, regions_of
+from insloc_eval.tasks.mosaic_draws import Sheet, compose, regions_of
 from insloc_eval.tasks.mosaic_features import assemble, paths_of, region_table
 from insloc_hub.boxes.means import region_means
 from insloc_hub.data.decode import read
@@ -63,12 +64,6 @@ def mean_colours(images: Tensor, stride: int) -> Tensor:
 
 def constant(images: Tensor, stride: int) -> Tensor:
     return torch.full((len(images), 3, images.shape[2] // stride, images.shape[3] // stride), 0.7)
-
-
-def test_halves_are_the_even_and_odd_sorted_keys_of_every_class() -> None:
-    halves = halves_of(samples(a=5, b=4)[::-1])
-    assert [s.key for s in halves["A"]] == ["a/00.png", "a/02.png", "a/04.png", "b/00.png", "b/02.png"]
-    assert [s.key for s in halves["B"]] == ["a/01.png", "a/03.png", "b/01.png", "b/03.png"]
 
 
 def test_every_image_is_used_once_in_an_order_that_the_keys_alone_decide() -> None:

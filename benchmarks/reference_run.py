@@ -1,0 +1,165 @@
+"""The reference run (docs/reference-run.md): one command, cut and gone on with, from tar shards to records and a report.
+
+    python benchmarks/reference_run.py --out runs/reference --list
+    python benchmarks/reference_run.py --out runs/reference --time-limit 9m      # again until it exits with 0
+    python benchmarks/reference_run.py --out runs/dry --dry-run                  # every stage on the CPU, minutes
+
+Stages with their minutes stand in reference/plan.py. Exit codes: 0 done, 75 out of time (give the command again), 2 a
+refusal in words, 130 stopped by hand. Two calls into one folder must ask for the same setting, budget and precision.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from reference.plan import CPU, DRY, FULL, STAGES, Asked, Stage
+
+from insloc_hub.errors import BadRun, InslocError
+from insloc_hub.files import check_writable, write_json
+from insloc_hub.progress import say
+
+OUT_OF_TIME = 75
+UNITS = {"s": 1, "m": 60, "h": 3600}
+WORLD = {"seed": 0, "train_per_class": 4, "val_per_class": 6}  # of the dry run: two mosaics of 9 in each half
+
+
+def main(
+    out: Path,
+    *,
+    data: Path | None = None,
+    cpu: bool = False,
+    dry_run: bool = False,
+    stages: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="STAGE ...")] = None,
+    seeds: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT ...")] = None,
+    budget: float = 1.0,
+    time_limit: str | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] | None = None,
+    list: bool = False,
+) -> int:
+    """Pretrain, export, judge and report the arms of docs/reference-run.md; the exit code.
+
+    Args:
+        out: Folder to fill, or to go on with.
+        data: Folder with train and val shards and boxes.json; by default tiny-imagenet of INSLOC_DATA.
+        cpu: The rehearsal's small setting.
+        dry_run: Every stage at a toy size on a procedural world: shows that it runs, and nothing else.
+        stages: What to do, in this order; --list shows them.
+        seeds: Pretraining seeds of every arm.
+        budget: Scales epochs and steps.
+        time_limit: Stop after this long, cleanly: 90s, 9m, 2h.
+        device: auto, cpu, cuda or cuda:N.
+        precision: Of pretraining; judging is in fp32.
+        list: Show the stages with their minutes and stop.
+    """
+    if cpu and dry_run:
+        raise InslocError("--cpu and --dry-run are two sizes; give one")
+    setting = DRY if dry_run else CPU if cpu else FULL
+    if list:
+        print("\n".join(f"{s.name:10} {s.minutes:>10} min  {s.about}{s.missing and f' [{s.missing}]'}" for s in STAGES))
+        return 0
+    asked = Asked(
+        out=out.absolute(),
+        data=(out / "world").absolute() if dry_run else data or default_data(),
+        setting=setting,
+        stages=stages or setting.stages,
+        seeds=seeds or setting.seeds,
+        budget=budget,
+        device="cpu" if (cpu or dry_run) and device == "auto" else device,
+        precision=precision or setting.precision,
+    )
+    deadline = time.monotonic() + seconds_of(time_limit)
+    open_folder(asked)
+    return work_through(asked, deadline)
+
+
+def default_data() -> Path:
+    """InslocError: INSLOC_DATA is not set."""
+    place = os.environ.get("INSLOC_DATA")
+    if not place:
+        raise InslocError("no images: give --data, or set INSLOC_DATA to the folder that has tiny-imagenet")
+    return Path(place) / "tiny-imagenet"
+
+
+def seconds_of(text: str | None) -> float:
+    """A duration in seconds; none is endless. InslocError."""
+    if text is None:
+        return math.inf
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found:
+        raise InslocError(f"--time-limit {text!r} is no duration; say it as 90s, 9m or 2h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def open_folder(asked: Asked) -> None:
+    """Take OUT for these settings. BadRun: it was begun with others; BadData: no images."""
+    from insloc_eval.ask import check_data
+
+    check_writable(asked.out)
+    if asked.setting is DRY:
+        from insloc_hub.demo.world import write
+
+        write(asked.data, **WORLD)
+    check_data(asked.data)
+    said = {"setting": asked.setting.name, "budget": asked.budget, "precision": asked.precision, "data": asked.data.name}
+    stamp = asked.out / "settings.json"
+    if not stamp.is_file():
+        write_json(stamp, said)
+    elif (found := json.loads(stamp.read_text(encoding="utf-8"))) != said:
+        raise BadRun(f"{asked.out} was begun with {found}, now asked with {said}; take another --out")
+
+
+def work_through(asked: Asked, deadline: float) -> int:
+    """The stages in their order; the exit code."""
+    from reference.train import Clock, OutOfTime, note
+
+    clock = Clock(deadline=deadline)
+    table = {stage.name: stage for stage in STAGES}
+    for name in asked.stages:
+        started = time.monotonic()
+        try:
+            do(asked, table[name], clock)
+        except OutOfTime:
+            say(f"out of time in stage {name}; saved. Give the same command again to go on")
+            return OUT_OF_TIME
+        note(asked, {"stage": name, "seconds": round(time.monotonic() - started, 1)})
+    return 0
+
+
+def do(asked: Asked, stage: Stage, clock: "Clock") -> None:  # noqa: F821
+    """One stage, from where it was left. OutOfTime."""
+    from reference import judge, train
+
+    if stage.missing:
+        say(f"stage {stage.name}: not built ({stage.missing})")
+    elif stage.name == "profile":
+        train.profile_arms(asked, stage.arms, clock)
+    elif stage.name == "pilots":
+        judge.judge_pilots(asked, train.pilots(asked, stage.arms, clock), clock)
+    elif stage.name == "judge-a":
+        judge.judge(asked, judge.finished_runs(asked), "A", clock)
+    elif stage.name == "judge-b":
+        runs = judge.finished_runs(asked)
+        judge.open_half_b(asked, runs)
+        judge.judge(asked, runs, "B", clock)
+    elif stage.name == "report":
+        say(f"wrote {judge.report(asked)}")
+    else:
+        train.train_arms(asked, stage.arms, clock)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(tyro.cli(main))
+    except InslocError as error:
+        print(f"reference_run: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("reference_run: stopped; give the same command again to go on", file=sys.stderr)
+        sys.exit(130)
