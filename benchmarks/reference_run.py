@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from reference.plan import CPU, DRY, FULL, STAGES, Asked, Stage
@@ -24,9 +24,12 @@ from insloc_hub.errors import BadRun, InslocError
 from insloc_hub.files import check_writable, write_json
 from insloc_hub.progress import say
 
+if TYPE_CHECKING:
+    from reference.train import Clock
+
 OUT_OF_TIME = 75
 UNITS = {"s": 1, "m": 60, "h": 3600}
-WORLD = {"seed": 0, "train_per_class": 4, "val_per_class": 6}  # of the dry run: two mosaics of 9 in each half
+WORLD_TRAIN, WORLD_VAL = 4, 6  # images a class of the dry run: enough for two mosaics of 9 in each half
 
 
 def main(
@@ -105,7 +108,7 @@ def open_folder(asked: Asked) -> None:
     if asked.setting is DRY:
         from insloc_hub.demo.world import write
 
-        write(asked.data, **WORLD)
+        write(asked.data, train_per_class=WORLD_TRAIN, val_per_class=WORLD_VAL)
     check_data(asked.data)
     said = {"setting": asked.setting.name, "budget": asked.budget, "precision": asked.precision, "data": asked.data.name}
     stamp = asked.out / "settings.json"
@@ -132,16 +135,16 @@ def work_through(asked: Asked, deadline: float) -> int:
     return 0
 
 
-def do(asked: Asked, stage: Stage, clock: "Clock") -> None:  # noqa: F821
+def do(asked: Asked, stage: Stage, clock: "Clock") -> None:
     """One stage, from where it was left. OutOfTime."""
-    from reference import judge, train
+    from reference import judge, report, train
 
     if stage.missing:
         say(f"stage {stage.name}: not built ({stage.missing})")
     elif stage.name == "profile":
         train.profile_arms(asked, stage.arms, clock)
     elif stage.name == "pilots":
-        judge.judge_pilots(asked, train.pilots(asked, stage.arms, clock), clock)
+        judge.run_pilots(asked, stage.arms, clock)
     elif stage.name == "judge-a":
         judge.judge(asked, judge.finished_runs(asked), "A", clock)
     elif stage.name == "judge-b":
@@ -149,7 +152,7 @@ def do(asked: Asked, stage: Stage, clock: "Clock") -> None:  # noqa: F821
         judge.open_half_b(asked, runs)
         judge.judge(asked, runs, "B", clock)
     elif stage.name == "report":
-        say(f"wrote {judge.report(asked)}")
+        say(f"wrote {report.report(asked)}")
     else:
         train.train_arms(asked, stage.arms, clock)
 

@@ -1,29 +1,29 @@
-"""Judging the runs: on half A freely, on half B once, with a trace; and the report, made of records alone."""
+"""Judging the runs: on half A freely, on half B once, with a trace."""
 
 import json
 from pathlib import Path
 
-from insloc_eval.compare import NotComparable, compare_models, sentences
-from insloc_eval.report.markdown import markdown
 from insloc_eval.run import evaluate
-from insloc_eval.store import browse
-from insloc_hub.errors import BadData, BadRun
-from insloc_hub.files import write_text
+from insloc_hub.errors import BadRun
 from insloc_hub.records import Result, environment
 from reference.plan import CHOOSE_BY, PRIMARY_ARMS, SEEDS_NEEDED, STAGES, Asked
-from reference.train import Clock, finished, note, run_folder, settle_choice
+from reference.train import Clock, finished, note, run_folder, settle_choice, train_pilots
 
 LOOKS = "looks.jsonl"
-CONTROL = "moco_v2"
 
 
 def judge(asked: Asked, runs: list[Path], half: str, clock: Clock) -> list[Result]:
-    """The setting's tasks on one half, task by task so that a cut leaves whole comparisons. OutOfTime."""
+    """Every task of the setting on one half. OutOfTime, between two records."""
+    mosaic = [f"regions/mosaic-{half.lower()}"] if asked.setting.mosaic else []
+    return judge_by(asked, runs, [*asked.setting.tasks, *mosaic], half, clock)
+
+
+def judge_by(asked: Asked, runs: list[Path], tasks: list[str], half: str, clock: Clock) -> list[Result]:
+    """The records of `runs` by `tasks`, task by task so that a cut leaves whole comparisons. OutOfTime."""
     setting = asked.setting
-    tasks = [(task, half) for task in setting.tasks]
-    tasks += [(f"regions/mosaic-{half.lower()}", "")] if setting.mosaic else []
     found: dict[str, Result] = {}
-    for task, cut in tasks:
+    for task in tasks:
+        cut = "" if task.startswith("regions/mosaic") else half  # the mosaics' protocol halves by itself
         for run in runs:
             clock.check()
             results = evaluate(
@@ -42,20 +42,17 @@ def judge(asked: Asked, runs: list[Path], half: str, clock: Clock) -> list[Resul
     return list(found.values())
 
 
-def judge_pilots(asked: Asked, tries: dict[str, list[Path]], clock: Clock) -> None:
-    """Judge every try on half A and settle the choice. BadRun: half B was opened, so nothing may be chosen any more."""
+def run_pilots(asked: Asked, arms: tuple[str, ...], clock: Clock) -> None:
+    """Train every try, judge it on half A, settle the choice. BadRun: half B was opened, so nothing may be chosen any more."""
     if (asked.out / LOOKS).exists():
         raise BadRun(f"{asked.out}: half B was opened ({LOOKS}); recipes are no longer chosen. Take a new --out")
-    protocol, metric = CHOOSE_BY
-    for runs in tries.values():
-        judge(asked, runs, "A", clock)
-    scores: dict[str, dict[str, float]] = {arm: {} for arm in tries}
+    tries = train_pilots(asked, arms, clock)
+    task, metric = CHOOSE_BY
+    scores: dict[str, dict[str, float]] = {arm: {} for arm in arms}
     for arm, runs in tries.items():
-        for run in runs:
-            name = run.name.removeprefix(f"pilot-{arm}-")
-            for result in browse(asked.records).results:
-                if result.protocol == protocol and Path(result.model.spec).name == run.name:
-                    scores[arm][name] = result.metrics[metric].value
+        for name, run in runs.items():
+            *_, mine = judge_by(asked, [run], [task], "A", clock)  # after the random networks'
+            scores[arm][name] = mine.metrics[metric].value
     settle_choice(asked, scores)
 
 
@@ -90,28 +87,3 @@ def looks(asked: Asked) -> list[dict[str, list[str]]]:
     """The openings of half B so far."""
     path = asked.out / LOOKS
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def report(asked: Asked) -> Path:
-    """OUT/report.md: differences to the control, the openings of half B, then every table; of records alone."""
-    shelf = browse(asked.records)
-    known = {Path(result.model.spec).name.rsplit("-s", 1)[0] for result in shelf.results}
-    arms = [arm for arm in dict.fromkeys(arm for stage in STAGES for arm in stage.arms) if arm in known]
-    lines = [f"# Reference run, setting `{asked.setting.name}`", "", "## Differences", ""]
-    for arm in (arm for arm in arms if arm != CONTROL and CONTROL in arms):
-        try:
-            compared = compare_models(asked.records, f"*{arm}-s*", f"*{CONTROL}-s*")
-        except (NotComparable, BadData) as error:
-            lines += [f"{arm} minus {CONTROL}: {error}", ""]
-            continue
-        for one in compared:
-            where = one.first[0].data.split
-            lines += ["```", f"{where}", *sentences(one), "```", ""]
-    lines += ["## Openings of half B", ""]
-    lines += [f"- look {line['look']}: {', '.join(line['runs'])}; commit {line['commit']}" for line in looks(asked)] or [
-        "None."
-    ]
-    lines += ["", "## Records", "", markdown(shelf.results)]
-    lines += [f"- unusable: {problem}" for problem in shelf.problems]
-    write_text(asked.out / "report.md", "\n".join(lines))
-    return asked.out / "report.md"

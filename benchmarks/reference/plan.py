@@ -20,7 +20,7 @@ TRIES: dict[str, dict[str, Any]] = {
     "first": {},
     "lr03": {"learning_rate": 0.03},
     "lr12": {"learning_rate": 0.12},
-    "slow": {"key_momentum": 0.996},
+    "m996": {"key_momentum": 0.996},
 }
 """Name of a try -> changes of the first values, the same for both methods."""
 CHOOSE_BY = ("patches/relocate@1", "acc50")

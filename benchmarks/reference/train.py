@@ -2,8 +2,9 @@
 
 import json
 import math
+import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from reference.plan import CHOICE_OF, CHOOSE_BY, TRIES, Asked, recipe_of
 
 TERMS = "research only: trained on Tiny ImageNet, whose images' terms allow non-commercial research and education"
 SLOW_START = 20  # steps that a profile leaves out, or a quarter of them where there are few
+LOGGED = 3  # steps whose operators are written down
 
 
 class OutOfTime(Exception):
@@ -50,8 +52,8 @@ def finished(run: Path) -> bool:
     config = run / "model" / "config.json"
     if not config.is_file():
         return False
-    steps: int = json.loads(config.read_text(encoding="utf-8"))["insloc"]["steps"]
-    return steps == read_run(run)["total_steps"]
+    steps = json.loads(config.read_text(encoding="utf-8"))["insloc"]["steps"]
+    return int(steps) == int(read_run(run)["total_steps"])
 
 
 def train_run(asked: Asked, recipe: Recipe, run: Path, clock: Clock) -> None:
@@ -87,14 +89,14 @@ def train_arms(asked: Asked, arms: tuple[str, ...], clock: Clock) -> None:
             train_run(asked, recipe_of(asked, arm, seed, changes), run_folder(asked, arm, seed), clock)
 
 
-def pilots(asked: Asked, arms: tuple[str, ...], clock: Clock) -> dict[str, list[Path]]:
-    """Arm -> its trained tries, seed 0, in the order of the plan."""
-    found: dict[str, list[Path]] = {arm: [] for arm in arms}
+def train_pilots(asked: Asked, arms: tuple[str, ...], clock: Clock) -> dict[str, dict[str, Path]]:
+    """Arm -> try -> its finished run, seed 0; a try of all arms before the next. OutOfTime."""
+    found: dict[str, dict[str, Path]] = {arm: {} for arm in arms}
     for name, changes in TRIES.items():
         for arm in arms:
             run = asked.out / "runs" / f"pilot-{arm}-{name}"
             train_run(asked, recipe_of(asked, arm, 0, changes, asked.setting.pilot_epochs), run, clock)
-            found[arm].append(run)
+            found[arm][name] = run
     return found
 
 
@@ -118,22 +120,29 @@ def settle_choice(asked: Asked, scores: dict[str, dict[str, float]]) -> None:
 
 
 def profile_arms(asked: Asked, arms: tuple[str, ...], clock: Clock) -> None:
-    """profile.json: speed and waiting of a short run an arm; profile-ARM.txt: the operators of a few steps."""
+    """profile.json: speed and waiting of a short run an arm; profile-ARM.txt: the operators of a few more steps."""
     path = asked.out / "profile.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for arm in (arm for arm in arms if arm not in known):
         clock.check()
-        steps = asked.setting.profile_steps
-        run = asked.out / "runs" / f"profile-{arm}-{time.time_ns()}"  # anew each time: a profile is not gone on with
-        options = RunOptions(data=asked.data / "train", run=run, steps=steps, device=asked.device)
-        pretrain(recipe_of(asked, arm, 0, {}), options)
-        known[arm] = speed_of(run)
-        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
-        with profile(activities=activities) as log:
-            pretrain(None, RunOptions(data=options.data, run=run, steps=steps + 3, resume=True, device=asked.device))
-        by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        write_text(asked.out / f"profile-{arm}.txt", log.key_averages().table(sort_by=by, row_limit=25))
+        known[arm] = profile_arm(asked, arm)
         write_json(path, known)
+
+
+def profile_arm(asked: Asked, arm: str) -> dict[str, float]:
+    """The speed of one arm; writes its operators. A profile is not gone on with: a cut one starts anew."""
+    steps = asked.setting.profile_steps
+    run = asked.out / "runs" / f"profile-{arm}"
+    shutil.rmtree(run, ignore_errors=True)
+    options = RunOptions(data=asked.data / "train", run=run, steps=steps + LOGGED, device=asked.device)
+    pretrain(recipe_of(asked, arm, 0, {}), options, lambda step: step >= steps)
+    speed = speed_of(run)
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
+    with profile(activities=activities) as log:
+        pretrain(None, replace(options, resume=True))
+    by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    write_text(asked.out / f"profile-{arm}.txt", log.key_averages().table(sort_by=by, row_limit=25))
+    return speed
 
 
 def speed_of(run: Path) -> dict[str, float]:
