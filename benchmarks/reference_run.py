@@ -11,7 +11,6 @@ refusal in words, 130 stopped by hand. Two calls into one folder must ask for th
 import json
 import math
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -22,13 +21,13 @@ from reference.plan import CPU, DRY, FULL, STAGES, Asked, Stage
 
 from insloc_hub.errors import BadRun, InslocError
 from insloc_hub.files import check_writable, write_json
+from insloc_hub.pretrain.options import seconds_of
 from insloc_hub.progress import say
 
 if TYPE_CHECKING:
     from reference.train import Clock
 
 OUT_OF_TIME = 75
-UNITS = {"s": 1, "m": 60, "h": 3600}
 WORLD_TRAIN, WORLD_VAL = 4, 6  # images a class of the dry run: enough for two mosaics of 9 in each half
 
 
@@ -77,7 +76,7 @@ def main(
         device="cpu" if (cpu or dry_run) and device == "auto" else device,
         precision=precision or setting.precision,
     )
-    deadline = time.monotonic() + seconds_of(time_limit)
+    deadline = math.inf if time_limit is None else time.monotonic() + seconds_of(time_limit)
     open_folder(asked)
     return work_through(asked, deadline)
 
@@ -88,16 +87,6 @@ def default_data() -> Path:
     if not place:
         raise InslocError("no images: give --data, or set INSLOC_DATA to the folder that has tiny-imagenet")
     return Path(place) / "tiny-imagenet"
-
-
-def seconds_of(text: str | None) -> float:
-    """A duration in seconds; none is endless. InslocError."""
-    if text is None:
-        return math.inf
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not found:
-        raise InslocError(f"--time-limit {text!r} is no duration; say it as 90s, 9m or 2h")
-    return float(found[1]) * UNITS[found[2]]
 
 
 def open_folder(asked: Asked) -> None:

@@ -65,14 +65,14 @@ def tries(asked: Asked) -> list[str]:
 
 
 def cost(asked: Asked) -> list[str]:
-    """Minutes of every arm from log.jsonl, start and reading of images included, calls that were cut too."""
+    """Seconds of every run from log.jsonl, start and reading of images included, calls that were cut too."""
     path = asked.out / "log.jsonl"
     seconds: dict[str, float] = defaultdict(float)
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         facts = json.loads(line)
         if "run" in facts:
             seconds[facts["run"]] += facts["seconds"]
-    return [f"- {run}: {spent / 60:.1f} minutes" for run, spent in sorted(seconds.items())] or ["None."]
+    return [f"- {run}: {spent:.1f} s" for run, spent in sorted(seconds.items())] or ["None."]
 
 
 def openings(asked: Asked) -> list[str]:

@@ -14,7 +14,6 @@ from torch.profiler import ProfilerActivity, profile
 from insloc_hub.errors import BadRun
 from insloc_hub.files import write_json, write_text
 from insloc_hub.pretrain.options import RunOptions
-from insloc_hub.pretrain.resume import FILE
 from insloc_hub.pretrain.run import pretrain, read_run
 from insloc_hub.progress import say
 from insloc_hub.recipe import Recipe
@@ -22,6 +21,7 @@ from insloc_hub.release.export import export_run, read_metrics
 from reference.plan import CHOICE_OF, CHOOSE_BY, TRIES, Asked, recipe_of
 
 TERMS = "research only: trained on Tiny ImageNet, whose images' terms allow non-commercial research and education"
+SHORTEST_S = 0.001  # a limit of no time at all is refused, and between two looks at the clock there may be none left
 SLOW_START = 20  # steps that a profile leaves out, or a quarter of them where there are few
 LOGGED = 3  # steps whose operators are written down
 
@@ -36,9 +36,13 @@ class Clock:
 
     deadline: float = math.inf
 
+    def left(self) -> float:
+        """Seconds until then; endless where there is no limit."""
+        return self.deadline - time.monotonic()
+
     def check(self) -> None:
         """OutOfTime: it is over."""
-        if time.monotonic() >= self.deadline:
+        if self.left() <= 0:
             raise OutOfTime
 
 
@@ -61,21 +65,23 @@ def train_run(asked: Asked, recipe: Recipe, run: Path, clock: Clock) -> None:
     if finished(run):
         return
     clock.check()
-    resume = (run / FILE).exists()
     options = RunOptions(
         data=asked.data / "train",
         run=run,
         steps=asked.steps(),
-        resume=resume,
+        resume=True,
+        if_any=True,
+        time_limit_s=max(clock.left(), SHORTEST_S),
         device=asked.device,
         command=f"benchmarks/reference_run.py: {run.name}",
     )
-    say(f"{run.name}: {'going on' if resume else 'pretraining'}")
+    say(f"{run.name}: pretraining")
     started = time.monotonic()
-    finish = pretrain(None if resume else recipe, options, lambda step: time.monotonic() >= clock.deadline)
+    finish = pretrain(recipe, options)
     note(asked, {"run": run.name, "step": finish.step, "total": finish.total, "seconds": time.monotonic() - started})
-    if finish.step < finish.total:
-        clock.check()
+    if finish.out_of_time:
+        raise OutOfTime
+    if finish.interrupted:
         raise KeyboardInterrupt
     export_run(run, TERMS)
 

@@ -141,14 +141,11 @@ def test_the_best_try_is_taken_by_the_arms_that_follow_and_is_kept_once_runs_beg
         train.settle_choice(asked, {**scores, "moco_v2": {"first": 0.1, "lr03": 0.2}})
 
 
-def test_an_interrupted_hand_and_a_time_that_is_over_have_their_own_ends(
+def test_a_time_that_is_over_and_images_that_are_not_named_have_their_own_ends(
     asked: plan.Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert reference_run.work_through(asked, time.monotonic() - 1) == reference_run.OUT_OF_TIME
     assert not (asked.out / "runs").exists()
-    assert reference_run.seconds_of("9m") == 540 and reference_run.seconds_of(None) == float("inf")
-    with pytest.raises(InslocError, match="no duration"):
-        reference_run.seconds_of("soon")
     monkeypatch.delenv("INSLOC_DATA", raising=False)
     with pytest.raises(InslocError, match="set INSLOC_DATA"):
         reference_run.default_data()
@@ -168,8 +165,9 @@ def command(out: Path, *more: str) -> list[str]:
 def test_the_command_lists_its_stages_and_refuses_in_a_sentence(tmp_path: Path) -> None:
     listed = subprocess.run([*command(tmp_path)[:-1], "--list"], capture_output=True, text=True, timeout=60)
     assert listed.returncode == 0 and "not built" in listed.stdout and len(listed.stdout.splitlines()) == len(plan.STAGES)
-    refused = subprocess.run(command(tmp_path, "--stages", "maim"), capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2 and refused.stderr.startswith("reference_run: unknown stage 'maim'")
+    for words, problem in ((("--stages", "maim"), "unknown stage 'maim'"), (("--time-limit", "soon"), "is no duration")):
+        refused = subprocess.run(command(tmp_path, *words), capture_output=True, text=True, timeout=60)
+        assert refused.returncode == 2 and refused.stderr.startswith("reference_run: ") and problem in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 
