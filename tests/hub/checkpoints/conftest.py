@@ -1,6 +1,5 @@
 """Checkpoints to try the room on: layouts as published lists of names, the deterministic filler, sound small networks."""
 
-import hashlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden import fill
 from torch import Tensor
 
 from insloc_hub.checkpoints.layouts import OURS
@@ -53,30 +53,6 @@ def empty(layout_rows: Callable[[str], Rows]) -> Callable[[str], Tensors]:
         }
 
     return make
-
-
-def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The filler behind the frozen arrays: PCG64's raw stream keyed by the tensor's name, turned into floats by hand."""
-    last = name.split(".")[-1]
-    if last in ("num_batches_tracked", "queue_ptr"):
-        return np.zeros(shape, np.int64)
-    key = int.from_bytes(hashlib.sha256(f"0:{name}".encode()).digest()[:16], "little")
-    raw = np.asarray(np.random.PCG64(key).random_raw(int(np.prod(shape))), np.uint64)
-    u = ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
-    s = 2 * u - 1
-    if last == "running_mean":
-        out = 0.1 * s
-    elif last == "running_var":
-        out = 0.5 + u
-    elif name.startswith("input"):
-        out = 2 * s
-    elif last == "bias":
-        out = 0.05 * s
-    elif len(shape) == 1:
-        out = (0.75 + 0.5 * u) * (0.5 if ".bn3." in name else 1)
-    else:
-        out = np.sqrt(6 / np.prod(shape[1:])) * s
-    return out.astype(np.float32)
 
 
 @pytest.fixture(scope="session")
