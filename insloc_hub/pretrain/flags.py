@@ -74,6 +74,8 @@ class PretrainFlags:
     """Save, stop and exit with 75 after this long: 90s, 9m, 2h. `--resume auto` goes on."""
     strict: bool = False
     """Refuse instead of changing the recipe for the data; end a run that collapses."""
+    profile: bool = False
+    """Time the first 35 steps, say where their time goes and what to turn (also in OUT/profile.json), and go on."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = None
@@ -110,6 +112,7 @@ class PretrainFlags:
             resume=self.resume != "no",
             if_any=self.resume == "auto",
             strict=self.strict,
+            profile=self.profile,
             time_limit_s=math.inf if self.time_limit is None else seconds_of(self.time_limit),
             device=self.device,
             cache_gib=self.cache_gib,

@@ -20,6 +20,7 @@ from torch import Tensor
 from insloc_hub.errors import NotFinite
 from insloc_hub.files import write_text
 from insloc_hub.parallel import distributed
+from insloc_hub.pretrain.profile import Profile, write_profile
 from insloc_hub.pretrain.state import LabelState, State, StepFacts
 from insloc_hub.pretrain.watch import EVERY, Alarm, Measures, Watch, measure
 from insloc_hub.progress import Progress, say, track
@@ -102,6 +103,10 @@ class Journal:
         if told is None:
             self._metrics.flush()
 
+    def profiled(self, profile: Profile, run: Path) -> None:
+        """Write RUN/profile.json and show it."""
+        say(write_profile(profile, run))
+
     def _read(self, late: Told) -> None:
         late.wait()
         loss = float(late.loss)
@@ -160,6 +165,9 @@ class Silence:
     alarm: Alarm | None = None
 
     def note(self, told: Told | None) -> None:
+        """Nothing."""
+
+    def profiled(self, profile: Profile, run: Path) -> None:
         """Nothing."""
 
 

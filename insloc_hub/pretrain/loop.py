@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from insloc_hub.errors import Collapsed
 from insloc_hub.parallel import distributed
 from insloc_hub.pretrain.batches import make_batch, make_labelled_batch
 from insloc_hub.pretrain.journal import journal, tell
+from insloc_hub.pretrain.profile import Profile, no_lap
 from insloc_hub.pretrain.resume import save_state
 from insloc_hub.pretrain.schedule import cosine_by_epoch
 from insloc_hub.pretrain.state import LabelState, State, StepFacts
@@ -38,13 +40,15 @@ class Finish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ends:
-    """What ends a call of `train` before its last step, besides Ctrl-C."""
+    """What ends a call of `train` before its last step, besides Ctrl-C; and whether it is timed."""
 
     stop: Callable[[int], bool] = lambda step: False
     deadline: float = math.inf
     """On time.monotonic()'s clock."""
     strict: bool = False
     """Whether a collapse does."""
+    profile: bool = False
+    """Time the first few dozen steps, say where it goes, and go on."""
 
 
 def train(state: State | LabelState, pixels: Pixels, run: Path, total: int, ends: Ends) -> Finish:
@@ -58,7 +62,9 @@ def train(state: State | LabelState, pixels: Pixels, run: Path, total: int, ends
     fingerprint = pixels.images.fingerprint()
     per_epoch = steps_per_epoch(len(pixels), recipe.batch)
     make, take = work_of(state)
-    batches = prefetch(lambda step: make(pixels, recipe, step, device), state.step, total)
+    profile = Profile(device) if ends.profile else None
+    made = partial(make, pixels, recipe, device=device)
+    batches = prefetch(made if profile is None else profile.making(made), state.step, total)
     saved = time.monotonic()
     interrupted = out_of_time = collapsed = False
     with interrupts() as interrupt, journal(state, run, total) as told:
@@ -68,7 +74,10 @@ def train(state: State | LabelState, pixels: Pixels, run: Path, total: int, ends
             waited = time.perf_counter() - waiting
             epoch = state.step // per_epoch
             rate = cosine_by_epoch(recipe.learning_rate, epoch, recipe.epochs)
-            facts = take(state, batch, rate)
+            facts = take(state, batch, rate, no_lap if profile is None else profile.begin(waited))
+            if profile is not None and profile.full():
+                told.profiled(profile, run)
+                profile = None
             told.note(tell(state, facts, epoch=epoch, rate=rate, wait_s=waited))
             interrupted = distributed.any_of(interrupt() or ends.stop(state.step), device)
             out_of_time = ends.deadline < math.inf and distributed.any_of(time.monotonic() >= ends.deadline, device)
@@ -81,6 +90,8 @@ def train(state: State | LabelState, pixels: Pixels, run: Path, total: int, ends
                 saved = time.monotonic()
         batches.close()
         told.note(None)
+        if profile is not None:
+            told.profiled(profile, run)
     save_state(state, fingerprint, run)
     if collapsed:
         raise Collapsed(state.step, told.alarm.text if told.alarm else "the first process says why")

@@ -28,6 +28,8 @@ class RunOptions:
     """With `resume`: start anew where there is no checkpoint yet."""
     strict: bool = False
     """Refuse to change the recipe for the data or the length; end a run that collapses."""
+    profile: bool = False
+    """Time the first few dozen steps of the run."""
     time_limit_s: float = math.inf
     """Save and stop after this many seconds, counted from the call."""
     device: str = "cpu"

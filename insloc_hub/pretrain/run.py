@@ -46,7 +46,8 @@ def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], b
 
     Under torchrun all processes call it; the first one writes.
     """
-    ends = Ends(stop=stop, deadline=time.monotonic() + options.time_limit_s, strict=options.strict)
+    deadline = time.monotonic() + options.time_limit_s
+    ends = Ends(stop=stop, deadline=deadline, strict=options.strict, profile=options.profile)
     run = options.run
     content = None
     if options.resume and ((run / FILE).exists() or not options.if_any):

@@ -10,6 +10,7 @@ from insloc_hub.contrast.infonce import infonce
 from insloc_hub.contrast.twin import update_twin
 from insloc_hub.parallel import distributed
 from insloc_hub.parallel.groupbn import draw_shuffle, forward_in_groups
+from insloc_hub.pretrain.profile import Lap, no_lap
 from insloc_hub.pretrain.state import State, StepFacts
 from insloc_hub.shapes import Float
 
@@ -24,7 +25,7 @@ class Batch:
     key_boxes: Float[Tensor, "b 4"]
 
 
-def train_step(state: State, batch: Batch, learning_rate: float) -> StepFacts:
+def train_step(state: State, batch: Batch, learning_rate: float, lap: Lap = no_lap) -> StepFacts:
     """Query, twin update, shuffled keys, loss against the queue as it was, backward, update, enqueue.
 
     The keys are written after the backward pass instead of before it: the same numbers, without the release's copy of
@@ -41,7 +42,9 @@ def train_step(state: State, batch: Batch, learning_rate: float) -> StepFacts:
     with half:
         query = forward_in_groups(state.encoder, batch.query, query_boxes(state, batch, generator), groups)  # [b l d]
 
+    lap("query forward")
     update_twin(state.twin, state.encoder, recipe.key_momentum)
+    lap("twin update")
 
     # Shuffled between groups and processes: batch statistics give the positive away (MoCo, sec. 3.3).
     images, boxes = distributed.gather(batch.key), distributed.gather(batch.key_boxes)
@@ -51,13 +54,15 @@ def train_step(state: State, batch: Batch, learning_rate: float) -> StepFacts:
         # The key always has the exact box, on all levels.
         key = forward_in_groups(state.twin, images[order], on_levels(boxes[order], len(recipe.augment_levels)), groups)
     keys = distributed.gather(key.float())[shuffle.inverse]  # of the whole batch, in its order
+    lap("key forward")
 
     losses, accuracy = infonce(query.float(), keys[mine], state.queue.keys, recipe.temperature)
     loss = (losses * losses.new_tensor(recipe.level_weights)).sum()
-
+    lap("loss")
     descend(state.encoder, state.optimizer, loss, learning_rate)
-
+    lap("backward + update")
     state.queue.enqueue(keys)
+    lap("enqueue")
     state.step += 1
     return StepFacts(loss=distributed.mean(loss), accuracy=distributed.mean(accuracy), keys=keys)
 
