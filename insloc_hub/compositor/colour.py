@@ -14,13 +14,18 @@ import torch
 from torch import Tensor
 
 from insloc_hub import paper
+from insloc_hub.compositor.blur import blur
 from insloc_hub.compositor.geometry import Floats
+from insloc_hub.data.transform import LEVELS, InputFacts
 from insloc_hub.shapes import Bool, Float, Int, UInt8
 
 COLOUR_UNIFORMS = 12
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, Pillow's "L"
 # RGB -> YIQ (ITU-R 601): the plane in which hue is an angle.
-TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+TO_YIQ = np.array([(0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)])
+FROM_YIQ = np.linalg.inv(TO_YIQ)
+CONTRAST = 1  # column of a draw's factors
+CHUNK = 2**19  # values of the images that are coloured at a time: 2 MB as floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,66 +58,69 @@ def draw_colour(numbers: Floats, blur_sigma: tuple[float, float]) -> Colour:
     )
 
 
-def apply_colour(images: UInt8[Tensor, "b 3 h w"], colour: Colour) -> Float[Tensor, "b 3 h w"]:
-    """Jittered, greyed and blurred images as floats in 0..255."""
-    pixels = images.float()
-    matrix, offset = colour_affine(pixels.mean(dim=(2, 3)), colour)
-    flat = torch.baddbmm(offset[:, :, None], matrix, pixels.flatten(2))
-    return blur(flat.clamp_(0, 255).view_as(pixels), colour.sigma)
+def apply_colour(images: UInt8[Tensor, "b 3 h w"], colour: Colour, facts: InputFacts = LEVELS) -> Float[Tensor, "b 3 h w"]:
+    """Jittered, greyed and blurred images, normalised by `facts`: as floats in 0..255 if none are named.
 
-
-def colour_affine(mean: Float[Tensor, "b 3"], colour: Colour) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
-    """Matrix and offset per image for pixels in 0..255; `mean` is each image's mean colour, which contrast needs."""
-    b = len(mean)
-    identity = torch.eye(3, device=mean.device).expand(b, 3, 3)
-    luma = torch.tensor(LUMA, device=mean.device).expand(3, 3)
-    matrix, offset = identity, torch.zeros_like(mean)
-    factors = torch.where(colour.jitter[:, None], colour.factors, torch.tensor([1.0, 1.0, 1.0, 0.0])).to(mean)
-    order = colour.order.to(mean.device)
-    for place in range(4):
-        kind = order[:, place]
-        brightness, contrast, saturation = (torch.where(kind == k, factors[:, k], 1.0)[:, None] for k in range(3))
-        turn = torch.where(kind == 3, factors[:, 3], 0.0)
-        step = brightness[:, :, None] * contrast[:, :, None] * _saturation(saturation[:, :, None], identity, luma)
-        step = _hue(turn) @ step
-        grey_mean = (torch.einsum("bij,bj->bi", matrix, mean) + offset) @ luma[0]
-        matrix = step @ matrix
-        offset = torch.einsum("bij,bj->bi", step, offset) + (1 - contrast) * grey_mean[:, None]
-    to_grey = torch.where(colour.grey.to(mean.device)[:, None, None], luma, identity)
-    return to_grey @ matrix, torch.einsum("bij,bj->bi", to_grey, offset)
-
-
-def blur(images: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b 3 h w"]:
-    """Separable Gaussian of each image's own sigma in pixels (0 = untouched), edges repeated."""
-    chosen = (sigma > 0).nonzero().flatten()
-    if not len(chosen):
-        return images
-    radius = max(1, math.ceil(3 * float(sigma.max())))
-    taps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    own = sigma[chosen].to(images)[:, None]
-    # Each image ends at its own three sigma: a view must not depend on the widest blur of its batch.
-    kernel = torch.exp(-0.5 * (taps / own) ** 2) * (taps.abs() <= (3 * own).ceil())
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)  # [3n taps]
-    n, (h, w) = len(kernel), images.shape[2:]
-    planes = images[chosen.to(images.device)].reshape(1, n, h, w)
-    padded = torch.nn.functional.pad(planes, (radius, radius, radius, radius), mode="replicate")
-    across = torch.nn.functional.conv2d(padded, kernel[:, None, None, :], groups=n)
-    down = torch.nn.functional.conv2d(across, kernel[:, None, :, None], groups=n)
-    result = images.clone()
-    result[chosen.to(images.device)] = down.view(-1, 3, h, w)
+    Clipping, blur and normalisation commute as far as they must: a blur's weights sum to 1, so it may follow the
+    normalisation, which then costs nothing but other numbers in the matrix.
+    """
+    device = images.device
+    std, mean = (torch.tensor(values, device=device).view(3, 1) for values in (facts.std, facts.mean))
+    matrix, of_mean = (part.to(device) / (255 * std) for part in colour_matrices(colour))
+    black, white = -mean / std, (1 - mean) / std
+    limits = torch.cat([black, white], dim=1).tolist()
+    result = torch.empty(images.shape, device=device)
+    # What is worked on must stay in a core's cache; an accelerator wants all of it at once.
+    step = max(1, CHUNK // images[0].numel()) if len(images) and device.type == "cpu" else max(1, len(images))
+    scratch = torch.empty(step, 3, images[0].numel() // 3 if len(images) else 0, device=device)
+    for part in (slice(first, first + step) for first in range(0, len(images), step)):
+        made = result[part]
+        pixels = scratch[: len(made)].copy_(images[part].flatten(2))
+        offset = torch.baddbmm(black, of_mean[part], pixels.mean(dim=2, keepdim=True))
+        torch.baddbmm(offset, matrix[part], pixels, out=made.flatten(2))
+        for channel, (low, high) in enumerate(limits):  # with tensors as limits it takes twenty times as long
+            made[:, channel].clamp_(low, high)
+        blur(made, colour.sigma[part])
     return result
 
 
-def _saturation(factor: Tensor, identity: Tensor, luma: Tensor) -> Tensor:
-    return factor * identity + (1 - factor) * luma
+def colour_matrices(colour: Colour) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3 3"]]:
+    """(A, N) per image: its pixels x become A x + N m, where m is its mean colour, which the contrast step needs.
 
-
-def _hue(turns: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:
-    to_yiq = torch.tensor(TO_YIQ, device=turns.device)
-    angle = -2 * math.pi * turns  # the YIQ plane runs the other way round than HSV's hue: red, magenta, blue
-    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
-    rotation = torch.stack([one, zero, zero, zero, angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos()], dim=1).view(
-        -1, 3, 3
+    Each step maps x to S x + (1 - contrast) grey(mean before it); the mean before it is itself (A + N) m.
+    """
+    jitter, order = colour.jitter.numpy()[:, None], colour.order.numpy()
+    factors = np.where(jitter, colour.factors.double().numpy(), [1.0, 1.0, 1.0, 0.0])
+    b = len(factors)
+    identity, luma = np.eye(3), np.tile(LUMA, (3, 1))
+    scale = factors[:, :3, None, None]
+    steps = np.stack(
+        [
+            scale[:, 0] * identity,
+            scale[:, 1] * identity,
+            scale[:, 2] * identity + (1 - scale[:, 2]) * luma,
+            _hue(factors[:, 3]),
+        ],
+        axis=1,
     )
-    turned: Tensor = torch.linalg.inv(to_yiq) @ rotation @ to_yiq
+    matrix, of_mean = np.broadcast_to(identity, (b, 3, 3)), np.zeros((b, 3, 3))
+    for place in range(4):
+        kind = order[:, place]
+        step = steps[np.arange(b), kind]
+        lost = np.where(kind == CONTRAST, 1 - factors[:, CONTRAST], 0.0)[:, None, None]
+        of_mean = step @ of_mean + lost * (luma @ (matrix + of_mean))
+        matrix = step @ matrix
+    to_grey = np.where(colour.grey.numpy()[:, None, None], luma, identity)
+    return torch.from_numpy(to_grey @ matrix).float(), torch.from_numpy(to_grey @ of_mean).float()
+
+
+def _hue(turns: Floats) -> Floats:
+    """[b 3 3] rotations of the chroma plane by `turns` [b]."""
+    angle = -2 * math.pi * turns  # the YIQ plane runs the other way round than HSV's hue: red, magenta, blue
+    rotation = np.zeros((len(turns), 3, 3))
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1] = rotation[:, 2, 2] = np.cos(angle)
+    rotation[:, 2, 1] = np.sin(angle)
+    rotation[:, 1, 2] = -rotation[:, 2, 1]
+    turned: Floats = FROM_YIQ @ rotation @ TO_YIQ
     return turned

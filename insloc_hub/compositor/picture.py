@@ -4,7 +4,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from insloc_hub.compositor.views import View
+from insloc_hub.compositor.views import View, to_input
+from insloc_hub.data.transform import LEVELS
 
 TRUE_BOX = (255, 210, 0)
 DRAWN_BOX = (0, 230, 255)
@@ -13,12 +14,13 @@ GAP = 4
 
 def picture_of_views(query: View, key: View, augmented: Tensor, most: int = 8) -> Image.Image:
     """One column per instance: query above, key below. Yellow: the pasted crop; cyan: the query's augmented box [b 4]."""
-    columns = min(most, len(query.images))
-    side = query.images.shape[-1]
+    columns = min(most, len(query.composites))
+    side = query.composites.shape[-1]
     sheet = Image.new("RGB", (columns * (side + GAP) + GAP, 2 * (side + GAP) + GAP), (255, 255, 255))
-    for column in range(columns):
-        for row, view in enumerate((query, key)):
-            tile = _tile(view.images[column])
+    for row, view in enumerate((query, key)):
+        levels = to_input(view, LEVELS)
+        for column in range(columns):
+            tile = _tile(levels[column])
             draw = ImageDraw.Draw(tile)
             _frame(draw, view.boxes[column].tolist(), TRUE_BOX, side)
             if row == 0:

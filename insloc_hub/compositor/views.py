@@ -1,85 +1,80 @@
-"""Two views per instance, with the box of the pasted crop: what a training step is fed (paper.md A.1)."""
+"""Two views per instance, with the box of the pasted crop: what a training step is fed (paper.md A.1).
 
-from collections.abc import Callable, Sequence
+All random numbers of a sample, for both views, come from one stream keyed by (seed, epoch, index): a view depends on
+nothing else, in a stream also on the images seen before it. Pixels stay 8 bit until `to_input`.
+"""
+
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from insloc_hub.compositor.colour import COLOUR_UNIFORMS, apply_colour, draw_colour
-from insloc_hub.compositor.crops import CROPPED_UNIFORMS, cut, draw_crops
-from insloc_hub.compositor.geometry import VIEW_UNIFORMS, Layout, draw_layout, uniforms
-from insloc_hub.compositor.paste import paste
-from insloc_hub.data.transform import InputFacts, normalise
+from insloc_hub.compositor.colour import COLOUR_UNIFORMS, Colour, apply_colour, draw_colour
+from insloc_hub.compositor.crops import CROPPED_UNIFORMS, CropLayout, cut, draw_crops
+from insloc_hub.compositor.geometry import VIEW_UNIFORMS, Floats, Ints, Layout, draw_layout, uniforms
+from insloc_hub.compositor.paste import mirror, paste
+from insloc_hub.data.cache import Pixels
+from insloc_hub.data.transform import InputFacts
 from insloc_hub.recipe import Recipe
 from insloc_hub.shapes import Float, UInt8
 
 QUERY, KEY = 0, 1
-# Streams of the generator: geometry and colour of each view are drawn apart, so that changing one leaves the other.
-GEOMETRY_STREAM = (0, 1)
-COLOUR_STREAM = (2, 3)
+STREAM = 0
+# Geometry and colour have columns of their own, so that changing one leaves the other; crops take fewer than composites.
+PER_VIEW = VIEW_UNIFORMS + COLOUR_UNIFORMS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """One composite of each of b instances."""
+    """One view of each of b instances, before its colour."""
 
-    images: Float[Tensor, "b 3 s s"]
-    """Pixels in 0..255, before normalisation."""
+    composites: UInt8[Tensor, "b 3 s s"]
+    """Pasted and mirrored, on the device of the data set."""
+    colour: Colour
+    """What `to_input` does to them."""
     boxes: Float[Tensor, "b 4"]
-    """XYXY of the pasted crop in pixels of the composite."""
+    """XYXY of the instance in pixels of the view."""
 
 
-def make_views(
-    pixels: Callable[[int], UInt8[Tensor, "3 _ _"]], total: int, indices: list[int], epoch: int, recipe: Recipe
-) -> tuple[View, View]:
-    """The query and the key view of each index. `pixels` gives an image of the `total` by its index.
+def make_views(pixels: Pixels, backgrounds: int | Ints, indices: list[int], epoch: int, recipe: Recipe) -> tuple[View, View]:
+    """The query and the key view of each of `indices`: composites or, for the control, crops, as `recipe.views` says.
 
-    They are composites or, for the control, plain crops, as `recipe.views` says.
+    `backgrounds` is what may be pasted on: the number of images of the set, or the indices of a pool.
     """
-    foregrounds = [pixels(index) for index in indices]  # once: both views are cut from the same pixels
-    query, key = (_view(foregrounds, pixels, total, indices, epoch, recipe, which) for which in (QUERY, KEY))
+    foregrounds = pixels.many(indices)  # once: both views are cut from the same pixels
+    query, key = (_view(foregrounds, numbers, pixels, backgrounds, recipe) for numbers in draw_numbers(recipe, epoch, indices))
     return query, key
 
 
-def make_view(
-    pixels: Callable[[int], UInt8[Tensor, "3 _ _"]], total: int, indices: list[int], epoch: int, recipe: Recipe, which: int
-) -> View:
-    """The query (0) or key (1) view of each index, as in `make_views`."""
-    return _view([pixels(index) for index in indices], pixels, total, indices, epoch, recipe, which)
+def make_view(pixels: Pixels, backgrounds: int | Ints, indices: list[int], epoch: int, recipe: Recipe, which: int) -> View:
+    """The query (0) or key (1) view alone."""
+    return _view(pixels.many(indices), draw_numbers(recipe, epoch, indices)[which], pixels, backgrounds, recipe)
 
 
-def _view(
-    foregrounds: Sequence[UInt8[Tensor, "3 _ _"]],
-    pixels: Callable[[int], UInt8[Tensor, "3 _ _"]],
-    total: int,
-    indices: list[int],
-    epoch: int,
-    recipe: Recipe,
-    which: int,
-) -> View:
-    order = np.asarray(indices, dtype=np.int64)
+def draw_numbers(recipe: Recipe, epoch: int, indices: list[int]) -> tuple[Floats, Floats]:
+    """Uniforms [b PER_VIEW] of the query and of the key view: those of the geometry, then those of the colour."""
+    numbers = uniforms(recipe.seed, epoch, np.asarray(indices, dtype=np.int64), STREAM, 2 * PER_VIEW)
+    return numbers[:, :PER_VIEW], numbers[:, PER_VIEW:]
+
+
+def to_input(view: View, facts: InputFacts, device: torch.device | None = None) -> Float[Tensor, "b 3 s s"]:
+    """Network input of a view: coloured and normalised, on `device` or where it is."""
+    composites = view.composites if device is None else view.composites.to(device)
+    return apply_colour(composites, view.colour, facts)
+
+
+def _view(foregrounds: list[Tensor], numbers: Floats, pixels: Pixels, backgrounds: int | Ints, recipe: Recipe) -> View:
     sizes = np.array([[image.shape[2], image.shape[1]] for image in foregrounds], dtype=np.int64).reshape(-1, 2)
-    colour = draw_colour(uniforms(recipe.seed, epoch, order, COLOUR_STREAM[which], COLOUR_UNIFORMS), recipe.blur_sigma)
+    layout: Layout | CropLayout
     if recipe.views == "crops":
-        numbers = uniforms(recipe.seed, epoch, order, GEOMETRY_STREAM[which], CROPPED_UNIFORMS)
-        cropped = draw_crops(sizes, recipe.view_side, numbers)
-        images = apply_colour(cut(foregrounds, cropped), colour)
-        return View(images=images, boxes=torch.from_numpy(cropped.final_boxes()).to(images.device))
-    numbers = uniforms(recipe.seed, epoch, order, GEOMETRY_STREAM[which], VIEW_UNIFORMS)
-    layout = draw_layout(sizes, total, recipe.canvas, recipe.foreground_bounds, numbers)
-    composites = paste([pixels(index) for index in layout.background.tolist()], foregrounds, layout)
-    coloured = apply_colour(composites, colour)
-    return View(images=flip(coloured, layout), boxes=torch.from_numpy(layout.final_boxes()).to(coloured.device))
-
-
-def flip(images: Float[Tensor, "b 3 s s"], layout: Layout) -> Float[Tensor, "b 3 s s"]:
-    """Mirror the composites that the layout says; their boxes are `layout.final_boxes()`."""
-    chosen = torch.from_numpy(layout.flip).to(images.device)[:, None, None, None]
-    return torch.where(chosen, images.flip(3), images)
-
-
-def to_input(view: View, facts: InputFacts) -> Float[Tensor, "b 3 s s"]:
-    """Network input of a view."""
-    return normalise(view.images, facts)
+        layout = draw_crops(sizes, recipe.view_side, numbers[:, :CROPPED_UNIFORMS])
+        composites = cut(foregrounds, layout)
+    else:
+        total = backgrounds if isinstance(backgrounds, int) else len(backgrounds)
+        layout = draw_layout(sizes, total, recipe.canvas, recipe.foreground_bounds, numbers[:, :VIEW_UNIFORMS])
+        under = layout.background if isinstance(backgrounds, int) else backgrounds[layout.background]
+        composites = paste(pixels.backgrounds(under.tolist(), recipe.canvas), foregrounds, layout)
+    mirror(composites, layout.flip)
+    boxes = torch.from_numpy(layout.final_boxes()).to(composites.device)
+    return View(composites=composites, colour=draw_colour(numbers[:, VIEW_UNIFORMS:], recipe.blur_sigma), boxes=boxes)

@@ -65,9 +65,9 @@ def sample_bytes(sample: Sample) -> bytes:
         raise BadImage(error.code, f"{sample.where}: {error}") from None
 
 
-def read_sample(sample: Sample, limits: ImageLimits = TRUSTED) -> UInt8[Tensor, "3 h w"]:
-    """Pixels of the upright image. BadImage: names the sample."""
-    return decode_named(sample_bytes(sample), sample.where, limits)
+def read_sample(sample: Sample, limits: ImageLimits = TRUSTED, at_least: int | None = None) -> UInt8[Tensor, "3 h w"]:
+    """Pixels of the upright image; `at_least` as in `decode`. BadImage: names the sample."""
+    return decode_named(sample_bytes(sample), sample.where, limits, at_least)
 
 
 def is_source(source: Path) -> bool:

@@ -34,6 +34,10 @@ class InputFacts:
     crop_mode: str = "center"
 
 
+LEVELS = InputFacts(size=(0, 0), mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+"""By which normalised pixels are 0..255 again: for eyes and for tests."""
+
+
 @dataclass(frozen=True, slots=True)
 class Affine:
     """x' = x * sx + tx, y' = y * sy + ty: pixels of the original -> pixels of the network input."""
@@ -106,6 +110,23 @@ def resize(image: UInt8[Tensor, "3 h w"], size: tuple[int, int]) -> UInt8[Tensor
     """uint8, bilinear, antialiased; `size` is height, width."""
     result: Tensor = F.resize(image, list(size), interpolation=F.InterpolationMode.BILINEAR, antialias=True)
     return result
+
+
+def resize_plain(image: UInt8[Tensor, "3 h w"], size: tuple[int, int]) -> UInt8[Tensor, "3 hh ww"]:
+    """uint8, bilinear without antialias: half-pixel centres, edge pixels repeated; `size` is height, width.
+
+    The released compositor's (paper.md A.1.1, A.1.2).
+    """
+    if tuple(image.shape[1:]) == size:
+        return image
+    pixels = image[None]
+    if image.is_cuda:  # torch has no 8-bit bilinear there
+        return _bilinear(pixels.float(), size).round().to(torch.uint8)
+    return _bilinear(pixels, size)
+
+
+def _bilinear(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    return torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _whole(image: Tensor, facts: InputFacts, size: tuple[int, int]) -> tuple[Tensor, Affine]:

@@ -1,11 +1,13 @@
 """The batch of a step: a function of recipe, data and step alone, so that a resumed run sees what it would have seen."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from insloc_hub.compositor.views import QUERY, make_view, make_views
+from insloc_hub.compositor.views import QUERY, make_view, make_views, to_input
 from insloc_hub.data.cache import Pixels
-from insloc_hub.data.loader import batch_indices
-from insloc_hub.data.transform import InputFacts, normalise
+from insloc_hub.data.loader import batch_indices, recent_indices
+from insloc_hub.data.transform import InputFacts
 from insloc_hub.parallel import distributed
 from insloc_hub.pretrain.step import Batch
 from insloc_hub.pretrain.supervised import LabelledBatch
@@ -22,11 +24,11 @@ def make_batch(pixels: Pixels, recipe: Recipe, step: int, device: torch.device) 
     epoch, indices = batch_indices(len(pixels), recipe.batch, recipe.seed, step)
     indices = indices[distributed.mine(recipe.batch)]
     facts = facts_of(recipe)
-    query, key = make_views(pixels.__getitem__, len(pixels), indices, epoch, recipe)
+    query, key = make_views(pixels, backgrounds(pixels, recipe, step), indices, epoch, recipe)
     return Batch(
-        query=normalise(query.images, facts).to(device),
+        query=to_input(query, facts, device),
         query_boxes=query.boxes.to(device),
-        key=normalise(key.images, facts).to(device),
+        key=to_input(key, facts, device),
         key_boxes=key.boxes.to(device),
     )
 
@@ -35,6 +37,13 @@ def make_labelled_batch(pixels: Pixels, recipe: Recipe, step: int, device: torch
     """The query views and classes of this process's share of step `step`."""
     epoch, indices = batch_indices(len(pixels), recipe.batch, recipe.seed, step)
     indices = indices[distributed.mine(recipe.batch)]
-    view = make_view(pixels.__getitem__, len(pixels), indices, epoch, recipe, QUERY)
+    view = make_view(pixels, backgrounds(pixels, recipe, step), indices, epoch, recipe, QUERY)
     labels = torch.tensor([pixels.images.samples[index].label for index in indices])
-    return LabelledBatch(images=normalise(view.images, facts_of(recipe)).to(device), labels=labels.to(device))
+    return LabelledBatch(images=to_input(view, facts_of(recipe), device), labels=labels.to(device))
+
+
+def backgrounds(pixels: Pixels, recipe: Recipe, step: int) -> int | npt.NDArray[np.int64]:
+    """What step `step` may paste on: the number of images of the set or, in a stream, the indices of those seen last."""
+    if pixels.pool is None:
+        return len(pixels)
+    return recent_indices(len(pixels), recipe.batch, recipe.seed, step, pixels.pool, distributed.mine(recipe.batch))

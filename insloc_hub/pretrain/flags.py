@@ -16,6 +16,7 @@ from insloc_hub.recipe import Recipe
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 Whole = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+Cache = Literal["auto", "ram", "off"]
 Precision = Annotated[Literal["fp32", "bf16"] | None, tyro.conf.arg(metavar="{fp32,bf16}")]
 YesNo = Annotated[Literal["yes", "no"] | None, tyro.conf.arg(metavar="{yes,no}")]
 Duration = Annotated[str | None, tyro.conf.arg(metavar="DURATION")]
@@ -80,8 +81,10 @@ class PretrainFlags:
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = None
     """fp32, or bf16 by autocast."""
+    cache: Cache = "auto"
+    """Decoded images in memory: as many as --cache-gib holds, all of them, or none."""
     cache_gib: float = 4.0
-    """Memory for decoded images."""
+    """Memory for decoded images with --cache auto."""
 
     def settled(self) -> Recipe | None:
         """The recipe with what was said; None to resume. BadRun, UnknownName."""
@@ -115,6 +118,7 @@ class PretrainFlags:
             profile=self.profile,
             time_limit_s=math.inf if self.time_limit is None else seconds_of(self.time_limit),
             device=self.device,
+            cache=self.cache,
             cache_gib=self.cache_gib,
             follow=tuple(name for name, said in (("arch", self.arch), ("canvas", self.canvas)) if said is None),
             command=command,

@@ -11,6 +11,7 @@ from insloc_hub.errors import BadRun
 from insloc_hub.recipe import Recipe, at_batch, at_canvas
 from insloc_hub.recipes import find_recipe
 
+CACHES = ("auto", "ram", "off")
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 FLAGS = {"learning_rate": "--lr", "bn_groups": "--bn-groups"}  # where the flag is not the field's name
 
@@ -33,8 +34,10 @@ class RunOptions:
     time_limit_s: float = math.inf
     """Save and stop after this many seconds, counted from the call."""
     device: str = "cpu"
+    cache: str = "auto"
+    """Decoded pixels kept in memory: auto (as far as `cache_gib` reaches), ram (all), off (none)."""
     cache_gib: float = 4.0
-    """Decoded pixels kept in memory."""
+    """Of `cache` auto."""
     follow: tuple[str, ...] = ()
     """Fields of the recipe that the card of `recipe.init` may set, since the user named no value: arch, canvas."""
     command: str = ""
@@ -44,6 +47,8 @@ class RunOptions:
             raise BadRun(f"steps {self.steps} must be positive")
         if not self.time_limit_s > 0:
             raise BadRun(f"time limit {self.time_limit_s} s must be positive")
+        if self.cache not in CACHES:
+            raise BadRun(f"cache {self.cache!r} is unknown; there are {', '.join(CACHES)}")
         if not 0 <= self.cache_gib < math.inf:
             raise BadRun(f"cache-gib {self.cache_gib} must be a number of GiB from 0")
 

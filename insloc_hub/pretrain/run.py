@@ -19,25 +19,25 @@ from insloc_hub.boxes.anchors import anchor_grid
 from insloc_hub.boxes.augment import augment_boxes
 from insloc_hub.compositor.picture import picture_of_views
 from insloc_hub.compositor.views import make_views
-from insloc_hub.data.cache import Pixels, load_pixels
-from insloc_hub.data.folder import ImageSet, list_classes, list_images
+from insloc_hub.data.cache import Pixels
+from insloc_hub.data.folder import ImageSet
 from insloc_hub.data.loader import batch_indices, steps_per_epoch
 from insloc_hub.errors import BadRun
 from insloc_hub.files import check_writable, write_bytes, write_json
 from insloc_hub.models.extractor import find_device, load
 from insloc_hub.parallel import distributed
+from insloc_hub.pretrain.batches import backgrounds
+from insloc_hub.pretrain.images import list_for, read_for
 from insloc_hub.pretrain.loop import Ends, Finish, train
 from insloc_hub.pretrain.options import RunOptions
 from insloc_hub.pretrain.resume import FILE, read_checkpoint, restore_state
 from insloc_hub.pretrain.state import LabelState, State, new_label_state, new_queue, new_state
-from insloc_hub.progress import say, track
+from insloc_hub.progress import say
 from insloc_hub.recipe import Recipe, at_canvas, fit_to_data, from_dict
 from insloc_hub.records import environment
 
 SCHEMA = 1
 RUN_FILE = "run.json"
-SHORT_SIDES = 2  # images are reduced to this many canvases of short side
-NAMED = 5  # unreadable images named on the screen; all are in run.json
 
 
 def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], bool] = lambda step: False) -> Finish:
@@ -58,18 +58,19 @@ def pretrain(recipe: Recipe | None, options: RunOptions, stop: Callable[[int], b
     if recipe is None:
         raise BadRun("a new run needs a recipe")
     check_writable(run)
-    images = _list(options.data, recipe)
+    images = list_for(options.data, recipe)
     with distributed.processes(find_device(options.device)) as device:
         asked = recipe.hash()
         if content is None:
             recipe = _as_the_card(recipe, options.follow)
         _check_processes(recipe)
         state = _new(recipe, images, device, start=content is None)  # refuses a wrong architecture before images are read
-        pixels = _read_images(images, recipe, options)
+        pixels = read_for(images, recipe, options, device)
         if content is None:
             total = _begin(state, pixels, options, asked)
         else:
             restore_state(state, content, pixels.images.fingerprint())
+            pixels.pool = read_run(run)["data"].get("background_pool")  # a run keeps where its backgrounds come from
             total = _total(recipe, options, len(pixels))
             _news(f"resuming {run} at step {state.step} of {total}")
         return train(state, pixels, run, total, ends)
@@ -84,14 +85,6 @@ def _own_recipe(run: Path, asked: Recipe | None) -> Recipe:
             "Repeat the flags it was started with, say --resume alone to go on with it, or choose another --out"
         )
     return from_dict(facts["recipe"])
-
-
-def _list(data: Path, recipe: Recipe) -> ImageSet:
-    """What is trained on; of a folder with train/ and val/ the first only."""
-    if (data / "train").is_dir() and (data / "val").is_dir():
-        _news(f"training on {data / 'train'}; {data / 'val'} is left for evaluation")
-        data = data / "train"
-    return list_images(data) if recipe.objective == "contrast" else list_classes(data)
 
 
 def _as_the_card(recipe: Recipe, follow: tuple[str, ...]) -> Recipe:
@@ -161,22 +154,6 @@ def read_run(run: Path) -> dict[str, Any]:
     return dict(facts)
 
 
-def _read_images(images: ImageSet, recipe: Recipe, options: RunOptions) -> Pixels:
-    with track("read images", len(images)) as progress:
-        pixels = load_pixels(images, SHORT_SIDES * recipe.canvas, int(options.cache_gib * 2**30), progress.advance)
-    if pixels.bad:
-        _news(f"skipped {len(pixels.bad)} of {len(images)} images that can't be read:")
-        for problem in list(pixels.bad.values())[:NAMED]:
-            _news(f"  {problem}")
-        if len(pixels.bad) > NAMED:
-            _news(f"  ... and {len(pixels.bad) - NAMED} more, listed in {options.run / RUN_FILE}")
-    if len(pixels.kept) < len(pixels):
-        _news(
-            f"{len(pixels.kept)} of {len(pixels)} images fit in the cache of {options.cache_gib:g} GiB; the rest is read again"
-        )
-    return pixels
-
-
 def _settle(recipe: Recipe, options: RunOptions, images: int) -> tuple[Recipe, int]:
     """The recipe that this data set and this length of run allow, each change said; and the number of steps."""
     recipe, reasons = fit_to_data(recipe, images)
@@ -210,6 +187,7 @@ def _write_run(run: Path, recipe: Recipe, total: int, pixels: Pixels, options: R
             "fingerprint": pixels.images.fingerprint(),
             "n": len(pixels),
             "skipped": pixels.bad,
+            "background_pool": pixels.pool,  # null: uniform over the set; else the images seen last (contracts.md 12)
         },
         "command": options.command,
         "env": environment(),
@@ -220,7 +198,7 @@ def _write_run(run: Path, recipe: Recipe, total: int, pixels: Pixels, options: R
 def _views_png(recipe: Recipe, pixels: Pixels) -> bytes:
     _, indices = batch_indices(len(pixels), recipe.batch, recipe.seed, 0)
     indices = indices[:8]
-    query, key = make_views(pixels.__getitem__, len(pixels), indices, 0, recipe)
+    query, key = make_views(pixels, backgrounds(pixels, recipe, 0), indices, 0, recipe)
     generator = torch.Generator().manual_seed(recipe.seed)
     anchors = anchor_grid(recipe.canvas)
     augmented = augment_boxes(query.boxes, anchors, generator) if any(recipe.augment_levels) else query.boxes

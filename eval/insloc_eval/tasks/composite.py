@@ -31,9 +31,9 @@ from insloc_eval.tasks.composite_draws import (
 )
 from insloc_hub.boxes.means import region_means
 from insloc_hub.compositor.colour import apply_colour
-from insloc_hub.compositor.paste import paste, resize_bilinear
+from insloc_hub.compositor.paste import paste
 from insloc_hub.data.folder import Sample, read_sample
-from insloc_hub.data.transform import normalise
+from insloc_hub.data.transform import normalise, resize_plain
 from insloc_hub.errors import BadData, BadImage
 from insloc_hub.models.extractor import Extractor
 from insloc_hub.progress import track
@@ -111,7 +111,7 @@ def make_picture(protocol: Composite, seed: int, sample: Sample, samples: tuple[
     x1, y1, x2, y2 = placement.layout.box[0].tolist()
     left, top, right, bottom = placement.view
     w, h = placement.view_wh
-    view = resize_bilinear(image[:, top:bottom, left:right], h, w)
+    view = resize_plain(image[:, top:bottom, left:right], (h, w))
     coloured = apply_colour(view[None], placement.colour)[0].round().to(torch.uint8)
     queries = {"": coloured, "_view": view, "_same": composite[:, y1:y2, x1:x2]}
     return Picture(key=sample.key, size_wh=size_wh, placement=placement, composite=composite, queries=queries)

@@ -13,7 +13,9 @@ from torchvision.transforms import RandomResizedCrop
 
 from insloc_hub.compositor.crops import CROPPED_UNIFORMS, CropLayout, cut, draw_crops
 from insloc_hub.compositor.geometry import uniforms
-from insloc_hub.compositor.views import View, make_views
+from insloc_hub.compositor.views import View, draw_numbers, make_views, to_input
+from insloc_hub.data.cache import Pixels
+from insloc_hub.data.transform import LEVELS
 from insloc_hub.demo.world import draw
 from insloc_hub.recipe import Recipe
 
@@ -70,11 +72,8 @@ def test_views_equal_pillows_crop_and_resize_within_a_level(images: list[Tensor]
     sizes = np.array([[image.shape[2], image.shape[1]] for image in images])
     layout = draw_crops(sizes, 56, uniforms(2, 0, np.arange(TOTAL), 0, CROPPED_UNIFORMS))
     made = cut(images, layout)
-    assert layout.flip.any() and not layout.flip.all()
-    for view, image, box, mirrored in zip(made, images, layout.crop.tolist(), layout.flip, strict=True):
+    for view, image, box in zip(made, images, layout.crop.tolist(), strict=True):
         picture = Image.fromarray(image.permute(1, 2, 0).numpy()).crop(tuple(box)).resize((56, 56), Image.Resampling.BILINEAR)
-        if mirrored:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         assert np.abs(view.permute(1, 2, 0).numpy().astype(int) - np.asarray(picture)).max() <= 1
 
 
@@ -84,36 +83,48 @@ def test_no_image_gives_no_view() -> None:
 
 
 @pytest.fixture
-def two(images: list[Tensor], tiny: Callable[..., Recipe]) -> Callable[..., tuple[View, View]]:
+def two(held: Callable[..., Pixels], images: list[Tensor], tiny: Callable[..., Recipe]) -> Callable[..., tuple[View, View]]:
     def make(indices: list[int], epoch: int = 0, **changes: object) -> tuple[View, View]:
-        return make_views(images.__getitem__, TOTAL, indices, epoch, control(tiny, **changes))
+        return make_views(held(images), TOTAL, indices, epoch, control(tiny, **changes))
 
     return make
 
 
 def test_both_views_are_whole_and_differ(two: Callable[..., tuple[View, View]]) -> None:
-    query, key = two(list(range(12)))
-    assert query.images.shape == key.images.shape == (12, 3, 56, 56)
-    assert query.boxes.tolist() == key.boxes.tolist() == [[0, 0, 56, 56]] * 12
-    assert (query.images - key.images).abs().mean(dim=(1, 2, 3)).min() > 2
+    query, key = (to_input(view, LEVELS) for view in two(list(range(12))))
+    assert query.shape == key.shape == (12, 3, 56, 56)
+    assert (query - key).abs().mean(dim=(1, 2, 3)).min() > 2
+    for view in two(list(range(12))):
+        assert view.boxes.tolist() == [[0, 0, 56, 56]] * 12
+
+
+def test_half_of_the_views_are_mirrored(
+    images: list[Tensor], two: Callable[..., tuple[View, View]], tiny: Callable[..., Recipe]
+) -> None:
+    query, _ = two(list(range(TOTAL)))
+    sizes = np.array([[image.shape[2], image.shape[1]] for image in images])
+    numbers, _ = draw_numbers(tiny(), 0, list(range(TOTAL)))
+    layout = draw_crops(sizes, 56, numbers[:, :CROPPED_UNIFORMS])
+    plain = cut(images, layout)
+    assert 0.2 < layout.flip.mean() < 0.8
+    for row, mirrored in enumerate(layout.flip):
+        assert torch.equal(query.composites[row], plain[row].flip(2) if mirrored else plain[row])
 
 
 def test_views_are_a_function_of_seed_epoch_and_index(two: Callable[..., tuple[View, View]]) -> None:
-    together = two(list(range(12)))
-    alone = two([7])
-    for view in (0, 1):
-        assert torch.allclose(alone[view].images[0], together[view].images[7], atol=1e-3)
+    together, alone = two(list(range(12))), two([7])
+    for one, all_of_them in zip(alone, together, strict=True):
+        assert torch.equal(to_input(one, LEVELS)[0], to_input(all_of_them, LEVELS)[7])
     for other in (two(list(range(12)), seed=1), two(list(range(12)), epoch=1)):
-        assert (other[0].images - together[0].images).abs().mean(dim=(1, 2, 3)).min() > 1
+        levels = to_input(other[0], LEVELS), to_input(together[0], LEVELS)
+        assert (levels[0] - levels[1]).abs().mean(dim=(1, 2, 3)).min() > 1
 
 
-def test_a_view_shows_its_own_image_only(images: list[Tensor], tiny: Callable[..., Recipe]) -> None:
-    """Every other image may be anything: no background is pasted under a crop."""
-    asked: list[int] = []
-
-    def pixels(index: int) -> Tensor:
-        asked.append(index)
-        return images[index]
-
-    make_views(pixels, TOTAL, [3, 5], 0, control(tiny))
-    assert asked == [3, 5]
+def test_a_view_shows_its_own_image_only(
+    held: Callable[..., Pixels], images: list[Tensor], tiny: Callable[..., Recipe]
+) -> None:
+    """Every other image may be anything: no background lies under a crop."""
+    others = [image if index in (3, 5) else torch.zeros_like(image) for index, image in enumerate(images)]
+    made, again = (make_views(held(of), TOTAL, [3, 5], 0, control(tiny)) for of in (images, others))
+    for one, other in zip(made, again, strict=True):
+        assert torch.equal(one.composites, other.composites)

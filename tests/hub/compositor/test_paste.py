@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from insloc_hub.compositor.geometry import VIEW_UNIFORMS, Layout, draw_layout, uniforms
-from insloc_hub.compositor.paste import paste, resize_bilinear
-from insloc_hub.compositor.views import flip
+from insloc_hub.compositor.paste import mirror, paste
+from insloc_hub.data.transform import resize_plain
 
 
 def slow_bilinear(image: np.ndarray, h: int, w: int) -> np.ndarray:
@@ -64,12 +64,12 @@ def test_composites_equal_those_of_a_slow_bilinear_within_a_level(size: tuple[in
 @pytest.mark.parametrize("size_wh", [(31, 47), (64, 64), (200, 150), (1, 5)])
 def test_resize_rounds_a_plain_bilinear_to_eight_bit(size_wh: tuple[int, int]) -> None:
     image = noise(3, size_wh)
-    assert np.abs(resize_bilinear(image, 40, 56).numpy() - np.rint(slow_bilinear(image.numpy(), 40, 56))).max() <= 1
+    assert np.abs(resize_plain(image, (40, 56)).numpy() - np.rint(slow_bilinear(image.numpy(), 40, 56))).max() <= 1
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
     image = noise(4, (37, 53))
-    assert torch.equal(resize_bilinear(image, 53, 37), image)
+    assert torch.equal(resize_plain(image, (53, 37)), image)
 
 
 def test_a_crop_is_enlarged_from_its_own_pixels_only() -> None:
@@ -85,23 +85,20 @@ def test_boxes_meet_the_pasted_pixels_exactly(mirrored: bool) -> None:
         drawn = draw_layout(np.array([[50, 37]]), 9, 64, (32, 62), uniforms(2, 0, np.array([row]), 0, VIEW_UNIFORMS))
         layout = one(drawn.crop[0].tolist(), drawn.box[0].tolist(), mirrored=mirrored)
         black, white = torch.zeros(3, 30, 40, dtype=torch.uint8), torch.full((3, 37, 50), 255, dtype=torch.uint8)
-        composite = flip(paste([black], [white], layout).float(), layout)
-        assert set(composite.unique().tolist()) == {0.0, 255.0}  # hard: no blending
+        composite = paste([black], [white], layout)
+        mirror(composite, layout.flip)
+        assert set(composite.unique().tolist()) == {0, 255}  # hard: no blending
         assert edges_of(composite[0, 0] == 255) == layout.final_boxes()[0].tolist()
 
 
-def test_only_the_views_that_the_layout_says_are_mirrored() -> None:
-    layout = Layout(
-        background=np.array([0, 0]),
-        crop=np.array([[0, 0, 8, 8]] * 2),
-        box=np.array([[1, 2, 30, 40]] * 2),
-        flip=np.array([False, True]),
-        canvas=64,
-    )
-    images = torch.stack([noise(1, (64, 64)), noise(2, (64, 64))]).float()
-    mirrored = flip(images, layout)
-    assert torch.equal(mirrored[0], images[0])
+def test_only_the_chosen_views_are_mirrored() -> None:
+    images = torch.stack([noise(1, (64, 64)), noise(2, (64, 64)), noise(3, (64, 64))])
+    mirrored = images.clone()
+    mirror(mirrored, np.array([False, True, False]))
+    assert torch.equal(mirrored[[0, 2]], images[[0, 2]])
     assert torch.equal(mirrored[1], images[1].flip(2)) and not torch.equal(mirrored[1], images[1])
+    mirror(mirrored, np.array([False, False, False]))
+    assert torch.equal(mirrored[1], images[1].flip(2))
 
 
 def test_no_image_gives_no_composite() -> None:

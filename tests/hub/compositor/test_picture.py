@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from insloc_hub.compositor.colour import Colour
 from insloc_hub.compositor.picture import DRAWN_BOX, GAP, TRUE_BOX, picture_of_views
 from insloc_hub.compositor.views import View
 
 SIDE = 32
 
 
+def unchanged(b: int) -> Colour:
+    off, none = torch.zeros(b, dtype=torch.bool), torch.zeros(b)
+    return Colour(jitter=off, factors=torch.ones(b, 4), order=torch.tensor([[0, 1, 2, 3]]).expand(b, -1), grey=off, sigma=none)
+
+
 def flat(levels: list[int], box: list[float]) -> View:
-    images = torch.tensor(levels, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE).contiguous()
-    return View(images=images, boxes=torch.tensor([box] * len(levels)).float())
+    images = torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE).contiguous()
+    return View(composites=images, colour=unchanged(len(levels)), boxes=torch.tensor([box] * len(levels)).float())
 
 
 def tile(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
