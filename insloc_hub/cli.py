@@ -41,6 +41,22 @@ def pretrain(run: Annotated[PretrainFlags, tyro.conf.OmitArgPrefixes]) -> None:
         export(run=run.out)
 
 
+def plan(*, data: Path, out: Path = Path("runs/first"), device: str = "auto") -> None:
+    """Look at your images and this device, and propose a run with reasons, price in hours, and the command.
+
+    For example:
+      insloc plan --data photos
+
+    Args:
+        data: As for pretrain.
+        out: Run folder that the proposed command names.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    from insloc_hub.pretrain.plan import plan as propose
+
+    print(propose(data, device, out))
+
+
 def recipes() -> None:
     """List the recipes, a line each.
 
@@ -176,8 +192,8 @@ def resume_command(data: Path, out: Path) -> str:
 
 def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
-    commands: dict[str, Callable[..., Any]] = {"pretrain": pretrain, "recipes": recipes, "export": export}
-    commands |= {"models": models, "convert": convert, "verify": verify, "demo": demo}
+    commands: dict[str, Callable[..., Any]] = {"plan": plan, "pretrain": pretrain, "recipes": recipes}
+    commands |= {"export": export, "models": models, "convert": convert, "verify": verify, "demo": demo}
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,

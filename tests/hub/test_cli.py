@@ -101,7 +101,7 @@ def test_a_wrong_flag_is_refused_without_torch(tmp_path: Path, flags: list[str],
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["pretrain", "recipes", "export", "models", "demo"])
+@pytest.mark.parametrize("name", ["plan", "pretrain", "recipes", "export", "models", "convert", "verify", "demo"])
 def test_the_help_of_every_command_shows_an_example(insloc: Insloc, name: str) -> None:
     assert f"insloc {name}" in insloc(name, "--help").stdout.split("For example:")[1]
 
