@@ -82,7 +82,7 @@ def propose(seen: Survey, accelerator: bool) -> tuple[Recipe, list[Advice]]:
     epochs = 200 if many else 400
     values = recipe.as_dict() | {"queue": queue, "epochs": epochs}
     recipe = Recipe(**values)
-    size = "ResNet-50: enough images and an accelerator" if many and accelerator else "a small trunk: a first run, soon judged"
+    size = "ResNet-50: enough images and an accelerator" if many and accelerator else "small trunk: a first run, soon judged"
     return recipe, [
         Advice(flag="--recipe", value=recipe.name, reason=f"InsLoc-C4 with a {size}"),
         Advice(
