@@ -41,20 +41,28 @@ def pretrain(run: Annotated[PretrainFlags, tyro.conf.OmitArgPrefixes]) -> None:
         export(run=run.out)
 
 
-def plan(*, data: Path, out: Path = Path("runs/first"), device: str = "auto") -> None:
-    """Look at your images and this device, and propose a run with reasons, price in hours, and the command.
+def plan(
+    *, data: Path, out: Path = Path("runs/first"), device: str = "auto", hours: float = 24.0, arch: str | None = None
+) -> None:
+    """Look at your images and this device, and propose a run: reasons, price in hours, and the command. Writes nothing.
 
     For example:
       insloc plan --data photos
+      insloc plan --data photos --arch convnext_atto --hours 8
 
     Args:
         data: As for pretrain.
         out: Run folder that the proposed command names.
         device: auto, cpu, cuda or cuda:N.
+        hours: The longest run you would wait for.
+        arch: timm's name of a CNN, if you have chosen one.
     """
+    from insloc_hub.pretrain.options import check_plan
+
+    check_plan(data, hours)
     from insloc_hub.pretrain.plan import plan as propose
 
-    print(propose(data, device, out))
+    print(propose(data, device, out, hours, arch))
 
 
 def recipes() -> None:

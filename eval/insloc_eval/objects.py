@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from insloc_eval.annotations import Annotations, Box, find_annotations, read_annotations, without_suffix
+from insloc_hub.data.annotations import Annotations, Box, find_annotations, read_annotations, without_suffix
 from insloc_hub.data.decode import upright_size
 from insloc_hub.data.folder import ImageSet, Sample, sample_bytes
 from insloc_hub.errors import BadData, BadImage

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from insloc_hub.errors import BadRun
+from insloc_hub.data.shards import shard_files
+from insloc_hub.errors import BadData, BadRun
 from insloc_hub.recipe import Recipe, at_batch, at_canvas
 from insloc_hub.recipes import find_recipe
 
@@ -88,3 +90,11 @@ def check_resume(changes: dict[str, Any]) -> None:
     said = sorted(FLAGS.get(key, f"--{key}") for key, value in changes.items() if value is not None)
     if said:
         raise BadRun(f"--resume takes the recipe from run.json; leave out {' '.join(said)}, or start a new run")
+
+
+def check_plan(data: Path, hours: float) -> None:
+    """What can be refused before anything heavy is imported. BadRun, BadData."""
+    if not 0 < hours < math.inf:
+        raise BadRun(f"hours {hours} must be a positive number")
+    if not (os.path.exists(data) or shard_files(data) or shard_files(data / "train")):
+        raise BadData(data, "no such folder or file")

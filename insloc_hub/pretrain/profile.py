@@ -82,6 +82,7 @@ class Profile:
             "steps": len(steps),
             "step_ms": round(whole, 3),
             "stages_ms": {stage: round(value, 3) for stage, value in medians.items()},
+            "wait_share": round(medians[WAIT] / whole, 4),
             "make_batch_ms": round(made, 3),
             "bottleneck": bottleneck(medians, whole, made),
         }

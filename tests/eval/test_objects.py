@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from insloc_eval.annotations import Annotations
 from insloc_eval.objects import ObjectBox, match
 from insloc_eval.sets import load_split
+from insloc_hub.data.annotations import Annotations
 from insloc_hub.data.folder import Sample
 from insloc_hub.errors import BadData
 

@@ -101,6 +101,21 @@ def test_a_wrong_flag_is_refused_without_torch(tmp_path: Path, flags: list[str],
     assert files(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "nowhere"], "nowhere: no such folder or file"),
+        (["--data", ".", "--hours", "0"], "hours 0.0 must be a positive number"),
+        (["--data", ".", "--hours", "nan"], "hours nan must be"),
+    ],
+)
+def test_a_plan_of_nothing_is_refused_without_torch(tmp_path: Path, flags: list[str], said: str) -> None:
+    args = [sys.executable, "-c", WATCHED, "plan", *flags]
+    done = subprocess.run(args, capture_output=True, text=True, cwd=tmp_path, env=ENV, timeout=60)
+    assert said in one_sentence(done)
+    assert "HEAVY []" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["plan", "pretrain", "recipes", "export", "models", "convert", "verify", "demo"])
 def test_the_help_of_every_command_shows_an_example(insloc: Insloc, name: str) -> None:
     assert f"insloc {name}" in insloc(name, "--help").stdout.split("For example:")[1]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from insloc_eval.annotations import Box
 from insloc_eval.objects import ObjectBox
 from insloc_eval.protocols import Mosaic
 from insloc_eval.tasks.relocate_draws import uniforms
+from insloc_hub.data.annotations import Box
 from insloc_hub.data.folder import Sample
 
 

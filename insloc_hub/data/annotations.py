@@ -47,12 +47,18 @@ class Annotations:
         return stem
 
 
-def find_annotations(data: Path) -> dict[Path, str]:
-    """The sources of boxes of a folder: path -> coco, list or voc. BadData: none, or several kinds."""
+def annotation_sources(data: Path) -> dict[Path, str]:
+    """The sources of boxes of a folder: path -> coco, list or voc; empty where there are none."""
     found = {path: "coco" for path in sorted((data / "annotations").glob("instances_*.json"))}
     found |= {path: "list" for path in (data / LISTED,) if path.is_file()}
     folders = [*data.glob("Annotations"), *data.glob("*/Annotations"), *data.glob("VOCdevkit/*/Annotations")]
     found |= {path: "voc" for path in sorted(folders) if any(path.glob("*.xml"))}
+    return found
+
+
+def find_annotations(data: Path) -> dict[Path, str]:
+    """As `annotation_sources`, of one kind. BadData: none, or several kinds."""
+    found = annotation_sources(data)
     if not found:
         raise BadData(data, f"has no boxes; this task needs {KINDS}")
     if len(set(found.values())) > 1:

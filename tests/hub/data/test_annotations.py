@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from insloc_eval.annotations import find_annotations, read_annotations, without_suffix
+from insloc_hub.data.annotations import find_annotations, read_annotations, without_suffix
 from insloc_hub.errors import BadData
 
 VOC = """<annotation><folder>VOC2007</folder><filename>{name}.jpg</filename>
