@@ -90,7 +90,7 @@ class Journal:
         """The last one that was given."""
         self._metrics = metrics
         self._progress = progress
-        self._unread: Told | None = None
+        self._unread: tuple[Told, float] | None = None
         self._clock = time.perf_counter()
         self._shown: deque[dict[str, Any]] = deque(maxlen=SHOWN)
         self._rank = ""
@@ -98,21 +98,24 @@ class Journal:
     def note(self, told: Told | None) -> None:
         """Read the step before `told`, and keep `told` for the next call; None reads what is left. NotFinite."""
         if self._unread is not None:
-            self._read(self._unread)
-        self._unread = told
+            self._read(*self._unread)
+        self._unread = None
         if told is None:
             self._metrics.flush()
+            return
+        now = time.perf_counter()
+        self._unread = (told, now - self._clock)
+        self._clock = now
 
     def profiled(self, profile: Profile, run: Path) -> None:
         """Write RUN/profile.json and show it."""
         say(write_profile(profile, run))
 
-    def _read(self, late: Told) -> None:
+    def _read(self, late: Told, took_s: float) -> None:
         late.wait()
         loss = float(late.loss)
         check_finite(loss, late.step, self.recipe)
         measures = None if late.keys is None or late.queue_mean is None else measure(late.keys, late.queue_mean)
-        now = time.perf_counter()
         line = {
             "step": late.step,
             "epoch": late.epoch,
@@ -120,10 +123,9 @@ class Journal:
             "accuracy": [round(value, 4) for value in late.accuracy.tolist()],
             "lr": late.rate,
             "wait_s": round(late.wait_s, 4),
-            "step_s": round(now - self._clock - late.wait_s, 4),
+            "step_s": round(took_s - late.wait_s, 4),
             **_as_line(measures),
         }
-        self._clock = now
         alarm = None if self.watch is None else self.watch.look(late.step, loss, measures)
         if alarm is not None:
             self.alarm = alarm
