@@ -24,14 +24,14 @@ demo: $(STAMP)  ## pretrain, export, evaluate and serve a small backbone; ends w
 	$(RUN)/insloc demo --out $(DEMO)
 
 test: $(STAMP)  ## the fast tests
-	$(RUN)/python -m pytest -m 'not slow'
+	$(RUN)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## the slow tests (wheel in a clean environment, the whole demo)
 	$(RUN)/python -m pytest -m slow
 
 test-floor:  ## the fast tests with the lowest declared versions
 	$(MAKE) VENV=$(FLOOR_VENV) $(FLOOR_VENV)/.floor
-	$(FLOOR_VENV)/bin/python -m pytest -m 'not slow'
+	$(FLOOR_VENV)/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 $(FLOOR_VENV)/.floor: pyproject.toml
 	$(PYTHON) -m venv $(FLOOR_VENV)
