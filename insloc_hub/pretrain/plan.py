@@ -101,6 +101,13 @@ def _hours(recipe: Recipe, survey: Survey, trial: Trial) -> float:
     return recipe.epochs * steps_per_epoch(survey.images, recipe.batch) * trial.loop_s / 3600
 
 
+def _span(hours: float) -> str:
+    """Hours as a person says them."""
+    if hours >= 0.1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.2g} s"
+
+
 def _network(recipe: Recipe, survey: Survey, trial: Trial, total: float) -> tuple[Choice, ...]:
     other = paper.CANVAS if recipe.canvas < paper.CANVAS else paper.CANVAS // 2
     times = (other / recipe.canvas) ** 2
@@ -116,13 +123,13 @@ def _network(recipe: Recipe, survey: Survey, trial: Trial, total: float) -> tupl
             name="recipe",
             value=f"{recipe.name}, {recipe.arch}",
             reason=f"{survey.images:,} images on {trial.device}, where it does {trial.batch / trial.loop_s:,.1f} images/s",
-            price=f"{total:,.1f} h in all",
+            price=f"{_span(total)} in all",
         ),
         Choice(
             name="canvas",
             value=f"{recipe.canvas} px",
             reason=reason,
-            price=f"{other} px: about {total * times:,.1f} h",
+            price=f"{other} px: about {_span(total * times)}",
         ),
     )
 
@@ -165,7 +172,7 @@ def _epochs(recipe: Recipe, survey: Survey, trial: Trial, hours: float) -> tuple
     else:
         reason = f"so few images need more passes to come to {epochs * per_epoch:,} steps"
     choice = Choice(
-        name="epochs", value=str(epochs), reason=reason, price=f"{one:,.3g} h each; {wanted}: {wanted * one:,.1f} h"
+        name="epochs", value=str(epochs), reason=reason, price=f"{_span(one)} each; {wanted} in {_span(wanted * one)}"
     )
     return dataclasses.replace(recipe, epochs=epochs), choice
 
@@ -190,11 +197,11 @@ def _cache(recipe: Recipe, survey: Survey, trial: Trial) -> tuple[float, Choice]
     if need <= free:
         room = f"{survey.free_bytes / GIB:.1f} GiB are free"
         reason = f"holds all images, reduced to a short side of {SHORT_SIDES * recipe.canvas} px; {room}"
-        price = f"{decoding:,.3g} h of decoding once"
+        price = f"{_span(decoding)} of decoding once"
     else:
         reason = f"half of the free memory; all images need {need / GIB:,.1f} GiB"
         reason += ". Backgrounds then come from the images seen last"
-        price = f"{decoding * (1 - free / need):,.3g} h of decoding each epoch, beside the steps"
+        price = f"{_span(decoding * (1 - free / need))} of decoding each epoch, beside the steps"
     return gib, Choice(name="cache", value=f"{gib:g} GiB", reason=reason, price=price)
 
 
