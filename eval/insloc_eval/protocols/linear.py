@@ -78,7 +78,7 @@ LINEAR_LOGISTIC = Linear(
     needs_labels=True,
     needs_training=True,
     floor_points=None,
-    ran="smoke: the procedural world of `insloc demo`",
+    ran="smoke: 10,000 + 4,000 images of tiny-imagenet (docs/real-run.md)",
 )
 
 LINEAR_SWEEP = Sweep(
@@ -96,7 +96,7 @@ LINEAR_SWEEP = Sweep(
     needs_labels=True,
     needs_training=True,
     floor_points=None,
-    ran="smoke: random networks on 120 + 60 images of the procedural world",
+    ran="smoke: 10,000 + 4,000 images of tiny-imagenet (docs/real-run.md)",
 )
 
 LINEAR_MOCO = Moco(
@@ -129,7 +129,7 @@ KNN_DINO = Knn(
     needs_labels=True,
     needs_training=True,
     floor_points=None,
-    ran="smoke: random networks on 120 + 60 images of the procedural world",
+    ran="smoke: 10,000 + 4,000 images of tiny-imagenet (docs/real-run.md)",
 )
 
 RECORDS: tuple[Protocol, ...] = (LINEAR_LOGISTIC, LINEAR_SWEEP, LINEAR_MOCO, KNN_DINO)

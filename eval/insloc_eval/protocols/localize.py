@@ -109,7 +109,7 @@ PATCHES_LINEAR = Patches(
     needs_labels=False,
     needs_training=True,
     floor_points=0.05,
-    ran="smoke: the procedural world of `insloc demo`",
+    ran="smoke: 400 + 500 images of tiny-imagenet (docs/real-run.md)",
 )
 
 PATCHES_LINEAR_C4 = PatchesC4(
@@ -125,7 +125,7 @@ PATCHES_LINEAR_C4 = PatchesC4(
     needs_labels=False,
     needs_training=True,
     floor_points=0.05,
-    ran="smoke: random resnet18 on 900 images of tiny-imagenet",
+    ran="smoke: 400 + 500 images of tiny-imagenet (docs/real-run.md)",
 )
 
 PATCHES_ISOLATED = PatchesCut(
@@ -138,7 +138,7 @@ PATCHES_ISOLATED = PatchesCut(
     needs_labels=False,
     needs_training=True,
     floor_points=0.05,
-    ran="smoke: random resnet18 on 900 images of tiny-imagenet",
+    ran="smoke: 400 + 500 images of tiny-imagenet (docs/real-run.md)",
     parts=3,
     span=1,
 )
@@ -153,7 +153,7 @@ PATCHES_WINDOW = PatchesCut(
     needs_labels=False,
     needs_training=True,
     floor_points=0.05,
-    ran="smoke: random resnet18 on 900 images of tiny-imagenet",
+    ran="smoke: 400 + 500 images of tiny-imagenet (docs/real-run.md)",
     parts=5,
     span=3,
 )
@@ -168,7 +168,7 @@ PATCHES_RELOCATE = Relocate(
     needs_labels=False,
     needs_training=False,
     floor_points=0.05,
-    ran="smoke: the procedural world of `insloc demo`",
+    ran="smoke: 400 + 500 images of tiny-imagenet (docs/real-run.md)",
 )
 
 PATCHES_COMPOSITE = Composite(
@@ -181,7 +181,7 @@ PATCHES_COMPOSITE = Composite(
     needs_labels=False,
     needs_training=False,
     floor_points=0.05,
-    ran="smoke: random resnet18 on 300 images of tiny-imagenet",
+    ran="smoke: 500 images of tiny-imagenet (docs/real-run.md)",
     bounds=(64, 127),
 )
 

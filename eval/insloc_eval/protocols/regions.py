@@ -69,7 +69,7 @@ BOXES_LINEAR = Boxes(
     needs_labels=False,
     needs_training=True,
     floor_points=None,
-    ran="smoke: random resnet18 on 5,000 images of tiny-imagenet",
+    ran="smoke: 2,000 + 1,000 images of tiny-imagenet (docs/real-run.md)",
 )
 
 REGIONS_MOSAIC = Mosaic(
@@ -82,7 +82,7 @@ REGIONS_MOSAIC = Mosaic(
     needs_labels=True,
     needs_training=True,
     floor_points=None,
-    ran="smoke: random resnet18 on 1,800 images of tiny-imagenet",
+    ran="smoke: 2,000 + 1,000 images of tiny-imagenet (docs/real-run.md)",
 )
 
 REGIONS_MOSAIC_A = replace(
