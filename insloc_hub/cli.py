@@ -171,6 +171,66 @@ def verify(
         sys.exit(1)
 
 
+def pull(
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[ORG/NAME[@REV] ...] FOLDER")],
+    /,
+    *,
+    all: bool = False,
+    author: str | None = None,
+    search: str | None = None,
+) -> None:
+    """Fill FOLDER with models of the Hub, for machines that can't reach it; there, serve it with: insloc mirror FOLDER.
+
+    Files that are there are checked and kept, so that the same command goes on and brings up to date. HF_ENDPOINT names
+    another registry, HF_TOKEN opens private ones.
+
+    For example:
+      insloc pull timm/resnet18.a1_in1k models
+      insloc pull --author timm --search resnet10t models
+
+    Args:
+        words: Models, and last the folder to fill.
+        all: Every model of the zoo.
+        author: Every model of one organisation.
+        search: Every model with this in its name.
+    """
+    from functools import partial
+
+    from insloc_hub.release.mirror import pull as start
+    from insloc_hub.release.mirror import wanted
+
+    folder, names = wanted(words, all, author, search)
+    start(folder, names, partial(print, flush=True))
+
+
+def mirror(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8412,
+    token_file: Path | None = None,
+) -> None:
+    """Serve the models of FOLDER as the Hub would: clients find it through HF_ENDPOINT. Read-only.
+
+    Ends with SIGTERM or Ctrl-C. Who may read: everybody who reaches it, or who has the token in HF_TOKEN.
+
+    For example:
+      insloc mirror models
+      insloc mirror models --host 0.0.0.0 --port 8412 --token-file token.txt
+
+    Args:
+        folder: ORG/NAME/ for each model, put there by insloc pull or by hand.
+        host: Address to listen on; 0.0.0.0 for all that this machine has.
+        port: TCP port; 0 takes a free one.
+        token_file: A file with the token that clients must send; or set INSLOC_MIRROR_TOKEN.
+    """
+    from functools import partial
+
+    from insloc_server.mirror import serve
+
+    serve(folder, host, port, token_file, partial(print, flush=True))
+
+
 def demo(*, out: Path = Path("demo"), seed: int = 0, fast: bool = False) -> None:
     """The main job in minutes, with no files and no network: pretrain, export, evaluate, serve, report.
 
@@ -202,6 +262,7 @@ def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
     commands: dict[str, Callable[..., Any]] = {"plan": plan, "pretrain": pretrain, "recipes": recipes}
     commands |= {"export": export, "models": models, "convert": convert, "verify": verify, "demo": demo}
+    commands |= {"pull": pull, "mirror": mirror}
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,

@@ -47,7 +47,10 @@ def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
         model = _timm_pretrained(parsed, kwargs)
     elif parsed.kind == "hf-hub":
         model = _from_hub(parsed, kwargs)
-        mark_untrained(model, _hub_config(parsed))
+        folder = _hub_folder(parsed)
+        if folder is not None:
+            check_bytes(folder)
+            mark_untrained(model, read_config(folder))
     elif parsed.kind == "checkpoint":
         model = _from_checkpoint(parsed, kwargs)
     else:
@@ -111,9 +114,7 @@ def check_folder(folder: Path) -> None:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise BadSpec(f"{folder}: model.safetensors is missing; export the run again: insloc export RUN")
-    promised = config.get("insloc", {}).get("sha256")
-    if promised and sha256_file(weights) != promised:
-        raise BadSpec(f"{weights}: its sha256 is not the one in config.json: cut short, altered or swapped; fetch it again")
+    check_bytes(folder)
     try:
         with safe_open(weights, framework="pt") as handle:
             shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
@@ -132,6 +133,16 @@ def check_folder(folder: Path) -> None:
     for problem, names in problems.items():
         if names:
             raise BadSpec(f"{weights}: {len(names)} tensors are {problem} for {config['architecture']}, e.g. {names[0]}")
+
+
+def check_bytes(folder: Path) -> None:
+    """BadSpec: the weights are not the bytes whose sha256 config.json holds. One without a digest of ours is let through."""
+    promised = read_config(folder).get("insloc", {}).get("sha256")
+    weights = folder / "model.safetensors"
+    if promised and not weights.is_file():
+        raise BadSpec(f"{folder}: model.safetensors is missing, which config.json has a digest of; fetch it again")
+    if promised and sha256_file(weights) != promised:
+        raise BadSpec(f"{weights}: its sha256 is not the one in config.json: cut short, altered or swapped; fetch it again")
 
 
 def _timm_pretrained(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
@@ -188,13 +199,13 @@ def _from_hub(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _hub_config(spec: Spec) -> dict[str, Any]:
-    """config.json of a repository that timm has just read, from the Hub's cache."""
+def _hub_folder(spec: Spec) -> Path | None:
+    """The folder in the Hub's cache of a repository that timm has just read."""
     from huggingface_hub import try_to_load_from_cache
 
     name, _, revision = spec.name.partition("@")
     path = try_to_load_from_cache(name, "config.json", revision=revision or None)
-    return read_config(Path(path).parent) if isinstance(path, str) else {}
+    return Path(path).parent if isinstance(path, str) else None
 
 
 def _from_timm(text: str, name: str, kwargs: dict[str, Any]) -> nn.Module:

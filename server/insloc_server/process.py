@@ -4,7 +4,7 @@ import errno
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 from insloc_hub.errors import InslocError
@@ -15,10 +15,15 @@ class Stopped(BaseException):
     """A signal asked the process to end. No Exception: what catches those while a model loads must not catch this."""
 
 
+def listening(settings: Settings) -> AbstractContextManager[socket.socket]:
+    """The socket that the settings ask for, as by `bound`."""
+    return bound(settings.host, settings.port, f"--port or {PREFIX}PORT")
+
+
 @contextmanager
-def listening(settings: Settings) -> Iterator[socket.socket]:
-    """The bound socket, closed at the end. InslocError: the port is taken, or there is no such address."""
-    host, port = settings.host, settings.port
+def bound(host: str, port: int, choose: str = "--port") -> Iterator[socket.socket]:
+    """The bound socket, closed at the end. InslocError: the port is taken (`choose` says how to take another), or there is
+    no such address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -30,7 +35,7 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
             listener.bind(address)
             listener.listen(1)  # a second server must see at once that the port is taken, not after loading its model
         except OSError as error:
-            raise InslocError(f"can't listen on {host} port {port}: {_reason(error)}") from None
+            raise InslocError(f"can't listen on {host} port {port}: {_reason(error, choose)}") from None
         yield listener
 
 
@@ -57,7 +62,7 @@ def until_stopped() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, choose: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"another program has it; choose one with --port or {PREFIX}PORT (0 takes a free one)"
+        return f"another program has it; choose one with {choose} (0 takes a free one)"
     return error.strerror or str(error)

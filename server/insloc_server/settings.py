@@ -5,6 +5,7 @@ The defaults and their reasons are serving.md, section 6.6. The only module that
 
 import ipaddress
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -76,6 +77,21 @@ def from_environment() -> dict[str, Any]:
     # The host is judged with the command line, which may allow it.
     values = {**make_settings(model=model or "?", host="localhost").model_dump(), "host": host}
     return values if model else {name: value for name, value in values.items() if name != "model"}
+
+
+def mirror_token(file: Path | None) -> str | None:
+    """What a client of the mirror must know: the line in `file`, else INSLOC_MIRROR_TOKEN; None: all may read. InslocError."""
+    name = "INSLOC_MIRROR_TOKEN" if file is None else str(file)
+    try:
+        token = (os.environ.get(name) if file is None else file.read_text(encoding="utf-8")) or ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InslocError(f"token file {name}: {getattr(error, 'strerror', None) or 'not text'}") from None
+    token = token.strip()
+    if not token and file is None:
+        return None
+    if not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise InslocError(f"{name} holds no token: one word of ASCII characters is needed")  # a header can't carry more
+    return token
 
 
 def is_loopback(host: str) -> bool:

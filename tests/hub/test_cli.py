@@ -116,7 +116,9 @@ def test_a_plan_of_nothing_is_refused_without_torch(tmp_path: Path, flags: list[
     assert "HEAVY []" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["plan", "pretrain", "recipes", "export", "models", "convert", "verify", "demo"])
+@pytest.mark.parametrize(
+    "name", ["plan", "pretrain", "recipes", "export", "models", "convert", "verify", "pull", "mirror", "demo"]
+)
 def test_the_help_of_every_command_shows_an_example(insloc: Insloc, name: str) -> None:
     assert f"insloc {name}" in insloc(name, "--help").stdout.split("For example:")[1]
 

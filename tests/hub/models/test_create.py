@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from insloc_hub.errors import BadSpec, InslocError, UnknownName
+from insloc_hub.files import sha256_file
 from insloc_hub.models.create import check_folder, create_model, model_arch, weights_digest
 
 Edit = Callable[[Path], None]
@@ -217,6 +218,24 @@ def test_a_misnamed_tensor_in_a_hub_repository_is_refused_too(
     tensors["conv1.0.wait"] = tensors.pop("conv1.0.weight")
     with pytest.raises(BadSpec, match=r"conv1\.0"):
         create_model(hub_repository(tensors), **kwargs)
+
+
+def test_other_bytes_than_the_promised_ones_in_a_hub_repository_are_refused(
+    hub_repository: Callable[[dict[str, Any]], str],
+) -> None:
+    from huggingface_hub import try_to_load_from_cache
+
+    spec = hub_repository(timm.create_model("resnet10t", num_classes=10).state_dict())
+    weights, config = (try_to_load_from_cache("someone/something", n) for n in ("model.safetensors", "config.json"))
+    assert isinstance(weights, str) and isinstance(config, str)
+    facts = json.loads(Path(config).read_text())
+    for promised, right in ((sha256_file(Path(weights)), True), ("0" * 64, False)):
+        Path(config).write_text(json.dumps({**facts, "insloc": {"sha256": promised}}))
+        if right:
+            create_model(spec)
+        else:
+            with pytest.raises(BadSpec, match="its sha256 is not the one in config"):
+                create_model(spec)
 
 
 def test_the_architecture_is_known_without_loading_weights(export: Path) -> None:
