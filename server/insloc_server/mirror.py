@@ -52,10 +52,8 @@ def serve(folder: Path, host: str, port: int, token_file: Path | None, say: Call
     token = mirror_token(token_file)
     repos = Repos(folder.resolve())
     with until_stopped(), bound(host, port) as listener:
-        ids = repos.ids()
-        for repo in ids:
-            repos.revision(repo, MAIN)  # hashes now what the first client would have to wait for
-        say(f"serving {len(ids)} models of {folder} at {url_of(listener)}{' to who has the token' if token else ''}")
+        models = list_models(repos, {})  # hashes now what the first client would have to wait for
+        say(f"serving {len(models)} models of {folder} at {url_of(listener)}{' to who has the token' if token else ''}")
         config = uvicorn.Config(
             create_mirror(repos, token),
             http="httptools",
@@ -195,7 +193,11 @@ def list_models(repos: Repos, query: Query) -> list[dict[str, Any]]:
     """The models that a query lets through, by name, or the last changed first; without files and card unless asked for."""
     found = []
     for repo in repos.ids():
-        revision = repos.revision(repo, MAIN if MAIN in repos.refs(repo) else next(iter(repos.refs(repo)), MAIN))
+        try:
+            revision = repos.revision(repo, MAIN if MAIN in repos.refs(repo) else next(iter(repos.refs(repo)), MAIN))
+        except OSError as error:
+            log.warning("%s can't be read, so it is not listed: %s", repo, error)
+            continue
         if revision is not None and listed(facts := model_facts(revision), query):
             hidden = [] if "true" in query.get("full", []) else ["siblings"]
             hidden += [] if "true" in query.get("cardData", []) else ["cardData"]

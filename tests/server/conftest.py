@@ -2,18 +2,23 @@
 
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from mirrors import DATA, SECRET
 from PIL import Image
 
 from insloc_hub import load
 from insloc_hub.demo.world import draw
+from insloc_hub.models.repos import Repos
 from insloc_server.app import create_app
+from insloc_server.mirror import create_mirror
 from insloc_server.settings import Settings
 
 SPEC = "random:resnet18@1"
@@ -122,3 +127,34 @@ def broken() -> Iterator[Any]:
 
     extractor.model.conv1.register_forward_pre_hook(fail)
     return extractor
+
+
+@pytest.fixture(scope="session")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One repository among all that must not be shown: links, hidden files, files beside, odd names."""
+    top = tmp_path_factory.mktemp("mirror")
+    (top / "secret.txt").write_bytes(SECRET)
+    root = top / "models"
+    repo = root / "lab/tiny"
+    (repo / "parts/.hidden").mkdir(parents=True)
+    (repo / "config.json").write_text('{"a": 1}')
+    (repo / "model.safetensors").write_bytes(DATA)
+    (repo / "parts/fpn.bin").write_bytes(DATA[:999])
+    (repo / "empty").write_bytes(b"")
+    for name in (".env", ".git", "parts/.hidden/a", "a\\b", "new\nline"):
+        (repo / name).write_bytes(SECRET)
+    (root / "beside.txt").write_bytes(SECRET)
+    (root / "lab/beside.txt").write_bytes(SECRET)
+    (root / ".hidden/repo").mkdir(parents=True)
+    (root / ".hidden/repo/config.json").write_bytes(SECRET)
+    (repo / "link.txt").symlink_to(top / "secret.txt")
+    (repo / "link").symlink_to(top)
+    (root / "lab/linked").symlink_to(top)
+    (root / "outside").symlink_to(top)
+    os.mkfifo(repo / "fifo")
+    return root
+
+
+@pytest.fixture(scope="session")
+def mirror_app(mirrored: Path) -> Any:
+    return create_mirror(Repos(mirrored))

@@ -1,5 +1,6 @@
 """Mirrors and their clients as they are in life: each a process of its own, since huggingface_hub reads HF_ENDPOINT once."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -7,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from insloc_hub.files import sha256_file, write_json
 
 CLIENT = Path(__file__).with_name("mirror_client.py")
 START = "import sys; from insloc_hub.cli import main; main()"
+SECRET = b"not for anybody"  # beside what a mirror may show
+DATA = bytes(range(256)) * 40  # of the weights file it shows
 CARD = """---
 library_name: timm
 pipeline_tag: image-feature-extraction
@@ -51,6 +54,34 @@ def publish(folder: Path, *, arch: str = "test_resnet", seed: int = 0) -> Path:
     (folder / "README.md").write_text(CARD)
     (folder / "parts" / "fpn head#1.json").write_text("{}")  # a name that has to be escaped in a URL
     return folder
+
+
+class Got(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(app: Any, path: str | bytes, method: str = "GET", body: bytes = b"", query: bytes = b"", **headers: str) -> Got:
+    """One request as a server hands it on: the path as it stood on the wire, and decoded."""
+    raw = path.encode() if isinstance(path, str) else path
+    fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in ({"host": "mirror:80"} | headers).items()]
+    scope = {"type": "http", "method": method, "scheme": "http", "raw_path": raw, "query_string": query, "headers": fields}
+    scope |= {"path": raw.decode("utf-8", "replace"), "root_path": "", "http_version": "1.1", "asgi": {"spec_version": "2.4"}}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return Got(sent[0]["status"], found, b"".join(one.get("body", b"") for one in sent[1:]))
 
 
 @contextmanager
