@@ -1,11 +1,15 @@
 """The mirror as the real clients see it: huggingface_hub, stock timm and our loader, over loopback."""
 
 import hashlib
+import random
+import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -122,6 +126,37 @@ def check_stock_timm(export: Path, home: Path, first_path: Path | None = None) -
 
 def test_stock_timm_loads_the_run_s_export_bit_for_bit_and_again_with_the_mirror_gone(exported_run, tmp_path):
     check_stock_timm(exported_run / "model", tmp_path)
+
+
+class Cutter(socketserver.StreamRequestHandler):
+    """Between client and mirror, a request a connection; the first long answer is cut in its middle."""
+
+    def handle(self) -> None:
+        head = b"".join(iter(self.rfile.readline, b"\r\n"))
+        asked = self.server.asked  # type: ignore[attr-defined]
+        asked.append(head.lower())
+        with socket.create_connection(self.server.behind) as behind:  # type: ignore[attr-defined]
+            behind.sendall(re.sub(rb"(?i)connection: .*\r\n", b"", head) + b"Connection: close\r\n\r\n")
+            left = 25_000_000 if head.startswith(b"GET ") and not any(b"range:" in one for one in asked) else 1 << 40
+            while left > 0 and (data := behind.recv(min(left, 65536))):
+                self.wfile.write(data)
+                left -= len(data)
+
+
+def test_a_download_that_was_cut_goes_on_where_it_stopped(tmp_path):
+    (tmp_path / "models/lab/large").mkdir(parents=True)
+    weights = tmp_path / "models/lab/large/model.safetensors"
+    weights.write_bytes(random.Random(0).randbytes(40_000_000))
+    with mirror(tmp_path / "models") as (url, _), socketserver.ThreadingTCPServer(("127.0.0.1", 0), Cutter) as cutter:
+        cutter.behind, cutter.asked = (urlsplit(url).hostname, urlsplit(url).port), []
+        threading.Thread(target=cutter.serve_forever).start()
+        try:
+            found = client("large", f"http://127.0.0.1:{cutter.server_address[1]}", tmp_path / "home")
+        finally:
+            cutter.shutdown()
+    assert found["sha256"] == sha256_file(weights)
+    starts = [int(part[1]) for head in cutter.asked if (part := re.search(rb"range: bytes=(\d+)-", head))]
+    assert len(starts) == 1 and 10_000_000 < starts[0] <= 25_000_000
 
 
 @pytest.mark.slow  # tests/hub/models/test_create.py has the same in its own process, from the client's cache

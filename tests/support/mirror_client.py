@@ -69,6 +69,13 @@ def hub():
     return found
 
 
+def large():
+    """A file that is longer than the client's pieces."""
+    from huggingface_hub import hf_hub_download
+
+    return {"sha256": sha256(hf_hub_download("lab/large", "model.safetensors"))}
+
+
 def token():
     """What is told to a client without the mirror's token."""
     from huggingface_hub import HfApi, hf_hub_download
@@ -109,4 +116,6 @@ def ours():
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps({"hub": hub, "token": token, "stock": stock, "ours": ours}[sys.argv[1]]()) + "\n")
+    sys.stdout.write(
+        json.dumps({"hub": hub, "large": large, "token": token, "stock": stock, "ours": ours}[sys.argv[1]]()) + "\n"
+    )
