@@ -43,7 +43,7 @@ def insloc(name: str, **timm_kwargs):
 def _load(arch, pretrained, weights, timm_kwargs):
     from insloc_hub.errors import BadSpec
     from insloc_hub.models.create import model_arch
-    from insloc_hub.models.zoo import list_models
+    from insloc_hub.models.zoo import entries, list_models
 
     if not pretrained:
         if weights is not None:
@@ -56,7 +56,8 @@ def _load(arch, pretrained, weights, timm_kwargs):
             way_out = "Say weights=FOLDER or weights=TAG, or pretrained=False for random weights"
             raise BadSpec(f"which weights of {arch}? {found}. {way_out}")
         return _create(cards[0], timm_kwargs)
-    spec = f"insloc_{arch}.{weights}" if f"insloc_{arch}.{weights}" in cards else str(weights)
+    name = f"insloc_{arch}.{weights}"
+    spec = name if name in cards or name in entries() else str(weights)
     if model_arch(spec) != arch:
         raise BadSpec(f"{weights} holds a {model_arch(spec)}, not a {arch}")
     return _create(spec, timm_kwargs)

@@ -87,19 +87,49 @@ def export(run: Annotated[Path, tyro.conf.Positional]) -> None:
 
 
 def models() -> None:
-    """List the model cards at hand. Besides them, every timm name is a model.
+    """List the models that have a name of ours: what each is, its scores, and where its weights are or how to get them.
+
+    Besides them, every timm name is a model.
 
     For example: insloc models
     """
-    from insloc_hub.models.zoo import list_models, zoo_folders
+    from insloc_hub.models.listing import table
+    from insloc_hub.models.zoo import zoo_folders
 
-    names = list_models()
-    for name in names:
-        print(name)
-    if not names:
-        print("no cards yet. A card is an exported folder called insloc_ARCH.TAG in one of:")
-        for folder in zoo_folders():
-            print(f"  {folder}")
+    print(table())
+    places = " or ".join(map(str, zoo_folders()))
+    print(f"an exported folder that is copied to {places} as insloc_ARCH.TAG is a model of this table")
+
+
+def fetch(
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None,
+    /,
+    *,
+    official: Path | None = None,
+    again: bool = False,
+) -> None:
+    """Bring a model of the zoo or of the Hub to this machine and check its sha256; or turn the authors' own file into a model.
+
+    For example:
+      insloc fetch hf-hub:timm/resnet18.a1_in1k
+      insloc fetch --official insloc_fpn_400ep.pkl
+      insloc fetch insloc_resnet50.fpn_400ep_in1k --official downloaded.pkl
+
+    Args:
+        name: A name of `insloc models`, or hf-hub:ORG/NAME[@REVISION].
+        official: One of the four files that the authors of InsLoc publish.
+        again: Download even what is in the cache.
+    """
+    if official is not None:
+        from insloc_hub.models.official import adopt
+
+        print("\n".join(adopt(official, name).sentences()))
+    elif name is None:
+        raise InslocError("say what to fetch: a name of `insloc models`, hf-hub:ORG/NAME, or --official FILE")
+    else:
+        from insloc_hub.models.fetch import fetch as start
+
+        print(start(name, again))
 
 
 def convert(
@@ -261,7 +291,7 @@ def resume_command(data: Path, out: Path) -> str:
 def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
     commands: dict[str, Callable[..., Any]] = {"plan": plan, "pretrain": pretrain, "recipes": recipes}
-    commands |= {"export": export, "models": models, "convert": convert, "verify": verify, "demo": demo}
+    commands |= {"export": export, "models": models, "fetch": fetch, "convert": convert, "verify": verify, "demo": demo}
     commands |= {"pull": pull, "mirror": mirror}
     try:
         tyro.extras.subcommand_cli_from_dict(

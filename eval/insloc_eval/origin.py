@@ -1,12 +1,11 @@
 """Where weights come from, as far as their name or their folder says: the seed of their run, and its recipe."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from insloc_hub.files import digest
-from insloc_hub.models.create import read_config
+from insloc_hub.models.create import folder_of
 from insloc_hub.models.spec import parse_spec
-from insloc_hub.models.zoo import card_folder
+from insloc_hub.models.zoo import read_config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,9 +27,9 @@ def origin(spec: str) -> Origin:
     parsed = parse_spec(spec)
     if parsed.kind == "random":
         return Origin(seed=parsed.seed, recipe=digest(["random", parsed.name])[:16])
-    if parsed.kind not in ("folder", "card"):
+    folder = folder_of(parsed)
+    if folder is None:
         return Origin()
-    folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
     ours = read_config(folder).get("insloc")
     recipe = ours.get("recipe") if isinstance(ours, dict) else None
     if not isinstance(recipe, dict):

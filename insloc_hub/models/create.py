@@ -5,7 +5,6 @@ stays random in silence. So tensor names are compared here, before timm loads.
 """
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from insloc_hub.encoders.backbone import new_timm_model
 from insloc_hub.errors import BadSpec, InslocError, UnknownName
-from insloc_hub.files import sha256_file
+from insloc_hub.models.fetch import cant_be_had, card_folder, check_bytes, hub_config_folder, hub_folder
 from insloc_hub.models.spec import Spec, parse_spec
-from insloc_hub.models.zoo import card_folder
+from insloc_hub.models.zoo import read_config
 
 if TYPE_CHECKING:
     from insloc_hub.checkpoints.verify import Loaded
 
 logger = logging.getLogger(__name__)
-MOST_REASON = 300  # characters of another library's message that are passed on
+COUNTER = "num_batches_tracked"  # of a BatchNorm; a file may lack it
 
 
 def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
@@ -45,20 +45,26 @@ def create_model(spec: str, **timm_kwargs: Any) -> nn.Module:
             model = new_timm_model(parsed.name, **kwargs)
     elif parsed.kind == "timm":
         model = _timm_pretrained(parsed, kwargs)
-    elif parsed.kind == "hf-hub":
-        model = _from_hub(parsed, kwargs)
-        folder = _hub_folder(parsed)
-        if folder is not None:
-            check_bytes(folder)
-            mark_untrained(model, read_config(folder))
     elif parsed.kind == "checkpoint":
         model = _from_checkpoint(parsed, kwargs)
+    elif (folder := folder_of(parsed)) is not None:
+        model = _from_folder(parsed.text, folder, kwargs)
     else:
-        folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
-        check_folder(folder)
-        model = _from_timm(parsed.text, f"local-dir:{folder}", kwargs)
-        mark_untrained(model, read_config(folder))
+        model = _from_hub(parsed, kwargs)
     return model.eval()
+
+
+def folder_of(spec: Spec) -> Path | None:
+    """The folder with the weights of a spec, downloaded if need be; None: none of our form. BadSpec, UnknownName."""
+    if spec.kind == "card":
+        return card_folder(spec.name)
+    if spec.kind == "folder":
+        return Path(spec.name)
+    if spec.kind == "hf-hub":
+        repo, _, revision = spec.name.partition("@")
+        # A stranger's repository promises no sha256; timm loads it as it does for everybody.
+        return hub_folder(repo, revision or None)
+    return None
 
 
 def mark_untrained(model: nn.Module, config: dict[str, Any]) -> None:
@@ -74,8 +80,10 @@ def model_arch(spec: str) -> str:
     if parsed.kind == "checkpoint":
         return _load_checkpoint(parsed).recognised.arch
     if parsed.kind == "hf-hub":
-        return str(create_model(spec).pretrained_cfg["architecture"])  # type: ignore[index]
-    folder = card_folder(parsed.name) if parsed.kind == "card" else Path(parsed.name)
+        repo, _, revision = parsed.name.partition("@")
+        return str(read_config(hub_config_folder(repo, revision or None))["architecture"])
+    folder = folder_of(parsed)
+    assert folder is not None  # of the two kinds that are left
     return str(read_config(folder)["architecture"])
 
 
@@ -91,25 +99,11 @@ def weights_digest(model: nn.Module) -> str:
     return state.hexdigest()
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of an exported folder. BadSpec: not there, or not one of timm's form."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadSpec(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise BadSpec(f"{path}: not JSON ({error})") from None
-    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        raise BadSpec(f"{path}: names no architecture, so it is no model of timm's")
-    for key, kind, default in (("insloc", dict, {}), ("num_classes", int, 0)):
-        if not isinstance(config.get(key, default), kind):
-            raise BadSpec(f"{path}: its {key} is {config[key]!r}, which can't be; the file was edited by hand")
-    return config
+def check_folder(folder: Path) -> nn.Module:
+    """The network of an exported folder without its weights (on the meta device), once these are known to be its own.
 
-
-def check_folder(folder: Path) -> None:
-    """BadSpec: an exported folder whose weights are missing, cut short, altered, or named for another network."""
+    BadSpec: weights that are missing, cut short, altered, or named for another network.
+    """
     config = read_config(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -120,10 +114,9 @@ def check_folder(folder: Path) -> None:
             shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise BadSpec(f"{weights}: not a whole safetensors file ({error})") from None
-    with torch.device("meta"):
-        model = new_timm_model(config["architecture"], num_classes=config.get("num_classes", 0))
+    model = _without_weights(folder, config)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
+    optional = {name for name in wanted if name.endswith(COUNTER)}
     wrong = sorted(name for name in wanted.keys() & shapes.keys() if wanted[name] != shapes[name])
     problems = {
         "missing": sorted(wanted.keys() - shapes.keys() - optional),
@@ -133,16 +126,36 @@ def check_folder(folder: Path) -> None:
     for problem, names in problems.items():
         if names:
             raise BadSpec(f"{weights}: {len(names)} tensors are {problem} for {config['architecture']}, e.g. {names[0]}")
+    return model
 
 
-def check_bytes(folder: Path) -> None:
-    """BadSpec: the weights are not the bytes whose sha256 config.json holds. One without a digest of ours is let through."""
-    promised = read_config(folder).get("insloc", {}).get("sha256")
-    weights = folder / "model.safetensors"
-    if promised and not weights.is_file():
-        raise BadSpec(f"{folder}: model.safetensors is missing, which config.json has a digest of; fetch it again")
-    if promised and sha256_file(weights) != promised:
-        raise BadSpec(f"{weights}: its sha256 is not the one in config.json: cut short, altered or swapped; fetch it again")
+def _from_folder(text: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module:
+    """The model of a checked folder; as it is, its tensors take their places without random ones being drawn first."""
+    model = check_folder(folder)
+    config = read_config(folder)
+    if kwargs == {"num_classes": config.get("num_classes", 0)}:
+        tensors = load_file(folder / "model.safetensors")
+        empty = model.state_dict()
+        counters = {name: torch.zeros((), dtype=t.dtype) for name, t in empty.items() if name.endswith(COUNTER)}
+        own = {name: t.to(empty[name].dtype, copy=True) for name, t in tensors.items()}  # apart from the file
+        model.load_state_dict(counters | own, assign=True)
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        # Another head or number of channels, or something that no file holds: timm's own way.
+        model = _from_timm(text, f"local-dir:{folder}", kwargs)
+    mark_untrained(model, config)
+    return model
+
+
+def _without_weights(folder: Path, config: dict[str, Any]) -> nn.Module:
+    """The network that timm makes of a config.json. UnknownName: no such architecture. BadSpec: settings it does not take."""
+    if not timm.is_model(config["architecture"].split(".")[0]):
+        raise UnknownName("timm architecture", config["architecture"], timm.list_models(), "timm.list_models()")
+    try:
+        with torch.device("meta"):
+            model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=False)
+    except (TypeError, RuntimeError, AttributeError) as error:
+        raise BadSpec(f"{folder / 'config.json'}: timm makes no {config['architecture']} of it ({error})") from None
+    return model
 
 
 def _timm_pretrained(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
@@ -199,15 +212,6 @@ def _from_hub(spec: Spec, kwargs: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _hub_folder(spec: Spec) -> Path | None:
-    """The folder in the Hub's cache of a repository that timm has just read."""
-    from huggingface_hub import try_to_load_from_cache
-
-    name, _, revision = spec.name.partition("@")
-    path = try_to_load_from_cache(name, "config.json", revision=revision or None)
-    return Path(path).parent if isinstance(path, str) else None
-
-
 def _from_timm(text: str, name: str, kwargs: dict[str, Any]) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained=True, **kwargs)
@@ -217,9 +221,5 @@ def _from_timm(text: str, name: str, kwargs: dict[str, Any]) -> nn.Module:
         raise BadSpec(f"model {text!r}: {error}") from None
     # Wide on purpose: connection errors are different classes in the two huggingface_hub lines (compat.md 2).
     except Exception as error:
-        first = " ".join(str(error).split())[:MOST_REASON] or type(error).__name__
-        raise BadSpec(
-            f"model {text!r}: its weights can't be had ({first}). Check the name and the network, "
-            "set HF_HOME to a cache that holds them, or give a local folder"
-        ) from None
+        raise cant_be_had(text, error) from None
     return model

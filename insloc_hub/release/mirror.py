@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from insloc_hub.errors import BadData, CannotWrite, InslocError
 from insloc_hub.files import check_writable, sha256_file, write_json
 from insloc_hub.models.repos import COMMIT, MAIN, REFS, REPO_ID, git_blob, list_files, read_refs, usable
+from insloc_hub.models.zoo import entries
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -68,8 +69,9 @@ def wanted(words: tuple[str, ...], everything: bool, author: str | None, search:
 
 
 def zoo_repos() -> list[str]:
-    """The Hub repositories of the zoo's cards: none is published yet."""
-    return []
+    """The Hub repositories of the zoo's cards, as they are now and at the commit that the zoo names."""
+    published = [entry for entry in entries().values() if entry.hub]
+    return [str(e.hub) for e in published] + [f"{e.hub}@{e.revision}" for e in published if e.revision]
 
 
 def pull(folder: Path, names: list[str], say: Say) -> None:

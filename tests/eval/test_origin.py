@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from insloc_eval.origin import Origin, origin
+from insloc_hub.errors import BadSpec
 
 
 def test_an_exported_folder_says_its_seed_and_its_recipe_without_the_seed(exported_run: Path, tmp_path: Path) -> None:
@@ -26,7 +27,9 @@ def test_an_exported_folder_says_its_seed_and_its_recipe_without_the_seed(export
 def test_random_networks_are_seeds_of_one_arm_and_strangers_say_nothing(exported_run: Path, tmp_path: Path) -> None:
     one, two, other = (origin(name) for name in ("random:resnet18@1", "random:resnet18@2", "random:resnet34@1"))
     assert (one.seed, two.seed) == (1, 2) and one.recipe == two.recipe != other.recipe
-    assert origin("resnet18.a1_in1k") == Origin() == origin("hf-hub:org/name")
+    assert origin("resnet18.a1_in1k") == Origin()
+    with pytest.raises(BadSpec, match="can't be had"):
+        origin("hf-hub:org/name")
     shutil.copytree(exported_run / "model", tmp_path / "foreign")
     config = json.loads((tmp_path / "foreign" / "config.json").read_text())
     del config["insloc"]

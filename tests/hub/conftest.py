@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from registry import Registry, registry
 
 from insloc_hub.recipe import Recipe, at_batch, at_canvas
 from insloc_hub.recipes import insloc_c4_small
@@ -89,3 +90,25 @@ def finished_run(photos: Path, tiny: Callable[..., Recipe], tmp_path_factory: py
     pretrain(tiny(arch="resnet18"), RunOptions(data=photos, run=run, steps=2))
     export_run(run)
     return run
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry on loopback that the real client of this process talks to, as if HF_ENDPOINT had named it at its import.
+
+    With a token in HF_TOKEN, a cache and an INSLOC_HOME of its own.
+    """
+    from huggingface_hub import constants
+
+    with registry() as made:
+        for name, value in {
+            "ENDPOINT": made.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": made.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,  # the registry stores as LFS does (compat.md 3.6)
+            "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", made.token)
+        monkeypatch.setenv("INSLOC_HOME", str(tmp_path / "insloc-home"))
+        yield made

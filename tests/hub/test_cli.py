@@ -117,7 +117,7 @@ def test_a_plan_of_nothing_is_refused_without_torch(tmp_path: Path, flags: list[
 
 
 @pytest.mark.parametrize(
-    "name", ["plan", "pretrain", "recipes", "export", "models", "convert", "verify", "pull", "mirror", "demo"]
+    "name", ["plan", "pretrain", "recipes", "export", "models", "fetch", "convert", "verify", "pull", "mirror", "demo"]
 )
 def test_the_help_of_every_command_shows_an_example(insloc: Insloc, name: str) -> None:
     assert f"insloc {name}" in insloc(name, "--help").stdout.split("For example:")[1]
@@ -250,10 +250,26 @@ def test_exporting_what_is_no_run_is_refused(insloc: Insloc, tmp_path: Path) -> 
     assert files(tmp_path) == []
 
 
-def test_cards_are_listed_or_it_is_said_where_they_go(insloc: Insloc, tmp_path: Path) -> None:
+def test_models_are_listed_and_it_is_said_where_one_goes(insloc: Insloc, tmp_path: Path) -> None:
     done = insloc("models")
-    assert done.returncode == 0 and done.stdout
-    assert "insloc_ARCH.TAG" in done.stdout or "insloc_" in done.stdout.splitlines()[0]
+    assert done.returncode == 0 and done.stdout.startswith("arch ")
+    assert done.stdout.count("never seen by us") == 4 and "insloc_ARCH.TAG" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "say what to fetch"),
+        (["resnet18"], "'resnet18' is nothing to fetch"),
+        (["insloc_resnet50.c4_200ep"], "unknown card 'insloc_resnet50.c4_200ep'; did you mean"),
+        (["insloc_resnet50.c4_200ep_in1k"], "insloc fetch insloc_resnet50.c4_200ep_in1k --official FILE"),
+        (["--official", "none.pkl"], "none.pkl: no such file"),
+        (["hf-hub:nobody"], "a Hub model is hf-hub:ORG/NAME"),
+    ],
+)
+def test_what_can_not_be_fetched_is_refused(insloc: Insloc, tmp_path: Path, args: list[str], said: str) -> None:
+    assert said in one_sentence(insloc("fetch", *args))
+    assert files(tmp_path) == []
 
 
 def test_one_command_starts_stops_at_its_time_limit_and_goes_on(insloc: Insloc, photos: Path, tmp_path: Path) -> None:

@@ -261,3 +261,32 @@ def test_checking_a_good_export_says_nothing_and_loads_nothing(export: Path) -> 
     before = torch.get_rng_state()
     check_folder(export)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_folder_as_it_is_gives_the_module_that_timm_gives(export: Path) -> None:
+    def spoil(tensors: dict[str, Any]) -> None:
+        del tensors["bn1.num_batches_tracked"]
+        tensors["conv1.weight"] = tensors["conv1.weight"].half()
+
+    edit_tensors(export, spoil)
+    ours, theirs = create_model(str(export)), timm.create_model(f"local-dir:{export}", pretrained=True).eval()
+    assert same(ours, theirs) and repr(ours) == repr(theirs) and ours.pretrained_cfg == theirs.pretrained_cfg
+    assert all(a.dtype == b.dtype for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    assert [(n, p.requires_grad) for n, p in ours.named_parameters()] == [
+        (n, p.requires_grad) for n, p in theirs.named_parameters()
+    ]
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_a_loaded_model_is_apart_from_its_file(export: Path) -> None:
+    model, before = create_model(str(export)), sha256_file(export / "model.safetensors")
+    weight = model.conv1.weight.detach().clone()
+    (export / "model.safetensors").write_bytes(b"")
+    assert torch.equal(model.conv1.weight, weight) and before != sha256_file(export / "model.safetensors")
+
+
+def test_settings_of_a_config_that_timm_does_not_take_are_refused(export: Path) -> None:
+    edit_config(export, lambda config: config.update(model_args={"colour": "red"}))
+    with pytest.raises(BadSpec, match="timm makes no resnet18 of it"):
+        create_model(str(export))

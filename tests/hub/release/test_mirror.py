@@ -17,6 +17,7 @@ from mirrors import START, mirror
 
 from insloc_hub.errors import InslocError
 from insloc_hub.models.repos import REFS, Repos, git_blob
+from insloc_hub.models.zoo import Entry, add_entry
 from insloc_hub.release.mirror import Promised, wanted
 from insloc_hub.release.mirror import pull as pull_in_process
 
@@ -257,3 +258,12 @@ def test_a_file_is_judged_by_size_and_digest(tmp_path):
 def test_all_of_an_empty_zoo_is_said_plainly():
     with pytest.raises(InslocError, match="no model of the zoo is published yet"):
         wanted(("models",), True, None, None)
+
+
+def test_all_means_every_published_model_of_the_zoo_now_and_at_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSLOC_HOME", str(tmp_path))
+    add_entry(Entry(name="insloc_resnet18.mine", origin="published", hub="lab/mine", revision=COMMIT))
+    add_entry(Entry(name="insloc_resnet18.other", origin="published", hub="lab/other"))
+    assert wanted(("models",), True, None, None) == (Path("models"), ["lab/mine", "lab/other", f"lab/mine@{COMMIT}"])
