@@ -7,6 +7,7 @@ import of this file, which pytest reads before any test.
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,9 @@ for name in [name for name in os.environ if name.startswith("INSLOC_SERVER_")]:
     del os.environ[name]  # the developer's own server settings
 for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "HF_HUB_CACHE", "HF_TOKEN"):
     os.environ.pop(name, None)
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORLD_TRAIN_PER_CLASS = 6
 WORLD_VAL_PER_CLASS = 3

@@ -108,10 +108,17 @@ def two(make_record: MakeRecord, **changes: object) -> tuple[tuple[Judged, ...],
     return arm(make_record, "ours", x, **changes), arm(make_record, "theirs", y, **changes), x, y
 
 
+def same(found: Difference, known: Difference) -> bool:
+    """Equal up to the last bits, which hang on the order in which a Python adds."""
+    numbers = ("value", "low", "high", "smallest", "seed_sd", "image_sd")
+    close = all(getattr(found, name) == pytest.approx(getattr(known, name), rel=1e-12) for name in numbers)
+    return close and (found.n, found.seeds) == (known.n, known.seeds)
+
+
 def test_arms_of_several_seeds_are_compared_unpaired_over_seeds_and_paired_over_images(make_record: MakeRecord) -> None:
     a, b, x, y = two(make_record)
     found = compare(a, b)
-    assert found.differences["top1"] == difference(x, y)
+    assert same(found.differences["top1"], difference(x, y))
     for ours, known in zip(found.alone["top1"], (over_seeds(x, "share"), over_seeds(y, "share")), strict=True):
         assert (ours.value, ours.low, ours.high) == pytest.approx((known.value, known.low, known.high))
     text = "\n".join(sentences(found))
@@ -125,7 +132,7 @@ def test_arms_are_formed_by_patterns_and_lists_of_names(make_record: MakeRecord,
     whole = difference(x, y)
     for first in ("runs/ours-*", "runs/ours-0,runs/ours-1,runs/ours-2", ",".join(j.result.id[:6] for j in a)):
         (found,) = compare_models(tmp_path, first, "runs/theirs-?")
-        assert found.differences["top1"] == whole
+        assert same(found.differences["top1"], whole)
     (found,) = compare_models(tmp_path, "runs/ours-*", "runs/theirs-0")
     assert found.differences["top1"].seeds == (3, 1) and sentences(found)[-1].strip() == ONE_SEED
 
