@@ -1,19 +1,17 @@
 """Steps until the end: views made ahead, a checkpoint now and then, a clean stop at any time."""
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from insloc_hub.data.cache import Pixels
 from insloc_hub.data.loader import prefetch, steps_per_epoch
 from insloc_hub.errors import Collapsed
+from insloc_hub.interrupts import interrupts
 from insloc_hub.parallel import distributed
 from insloc_hub.pretrain.batches import make_batch, make_labelled_batch
 from insloc_hub.pretrain.journal import journal, tell
@@ -104,26 +102,3 @@ def work_of(state: State | LabelState) -> tuple[Callable[..., Any], Callable[...
     if isinstance(state, LabelState):
         return make_labelled_batch, label_step
     return make_batch, train_step
-
-
-@contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that the step ends and is saved; a second one acts at once."""
-    seen: list[int] = []
-    before = {}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(number)
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: nobody's signals arrive here
-        pass
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

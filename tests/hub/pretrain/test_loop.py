@@ -1,8 +1,6 @@
 """Batches by step, metrics, and stopping by signal."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from insloc_hub.data.cache import Pixels, load_pixels
 from insloc_hub.data.folder import list_images
 from insloc_hub.pretrain.batches import make_batch
 from insloc_hub.pretrain.journal import cut_metrics
-from insloc_hub.pretrain.loop import interrupts
 from insloc_hub.recipe import Recipe
 
 
@@ -52,15 +49,3 @@ def test_metrics_are_cut_after_a_step_and_at_a_half_line(tmp_path: Path, text: s
 def test_cutting_metrics_that_are_not_there_makes_none(tmp_path: Path) -> None:
     cut_metrics(tmp_path / "metrics.jsonl", 2)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_a_flag_the_second_acts_and_handlers_come_back(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with interrupts() as interrupted:
-        assert not interrupted()
-        os.kill(os.getpid(), number)
-        assert interrupted()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
