@@ -7,6 +7,7 @@ import sys
 from typing import Annotated, Any
 
 import tyro
+from pydantic import SecretStr
 
 from insloc_hub.errors import InslocError
 from insloc_server.settings import PREFIX, Settings, from_environment, make_settings
@@ -19,6 +20,8 @@ SIGTERM and Ctrl-C finish what is in work and stop.
 Examples:
   insloc-server --model runs/first
   insloc-server --model random:resnet18 --port 8500 --device cpu
+  insloc-server --model runs/first --host 0.0.0.0 --api-keys-file keys.txt
+  insloc-server key ann
   insloc-server schema > openapi.json
 """
 
@@ -26,9 +29,11 @@ Examples:
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     from insloc_hub.models.spec import parse_spec
+    from insloc_server.keys import read_keyring
     from insloc_server.process import listening, until_stopped
 
     parse_spec(settings.model)
+    read_keyring(settings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with until_stopped(), listening(settings) as listener:
@@ -45,11 +50,25 @@ def schema() -> None:
     print(json.dumps(create_app(make_settings(model="none")).openapi(), indent=2))
 
 
+def key(name: Annotated[str, tyro.conf.Positional]) -> None:
+    """Draw an API key for NAME: what its owner sends, and the line of --api-keys-file that knows it.
+
+    Args:
+        name: Whose key it is; stands in the log.
+    """
+    from insloc_server.keys import new_key
+
+    secret, line = new_key(name)
+    print(f"key, shown once, for {name}: {secret}\nline for the file of keys: {line}")
+
+
 def options() -> type[Any]:
     """The settings as a plain record for tyro: their checks are the settings' own, so that a refusal is one line."""
     environment = from_environment()
     fields = []
     for name, facts in Settings.model_fields.items():
+        if facts.annotation is SecretStr:
+            continue  # every user of a machine can read its command lines
         kind = Annotated[facts.annotation, tyro.conf.arg(help=facts.description)]  # type: ignore[name-defined]
         value = environment.get(name, tyro.MISSING)
         fields.append((name, kind, dataclasses.field(default=value)))
@@ -60,8 +79,8 @@ def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
     words = sys.argv[1:]
     try:
-        if words[:1] == ["schema"]:
-            tyro.cli(schema, prog="insloc-server schema", args=words[1:])
+        if words[:1] in (["schema"], ["key"]):
+            tyro.cli(schema if words[0] == "schema" else key, prog=f"insloc-server {words[0]}", args=words[1:])
             return
         if words[:1] == ["serve"]:
             words = words[1:]

@@ -17,6 +17,7 @@ FORM_TYPE = "multipart/form-data"
 MAX_REQUEST_PART = MIB  # 1,024 boxes with all their digits are a tenth of it
 MAX_PART_HEADER = 4096
 SLICE = 64 * 1024  # bytes that are parsed before others get a turn
+GRACE_S = 5.0  # before a body's rate is looked at
 ODD_STRIDE = 32  # whole:N rounds sides up to it
 
 
@@ -86,14 +87,19 @@ async def read_body(request: Request, body: Body, settings: Settings) -> None:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > most:
         raise too_large
+    start = asyncio.get_running_loop().time()
+    last = start + settings.body_timeout_s
     try:
-        async with asyncio.timeout(settings.body_timeout_s):
+        async with asyncio.timeout_at(min(last, start + GRACE_S)) as clock:
             async for chunk in request.stream():
                 if len(body.data) + len(chunk) > most:
                     raise too_large
                 body.add(chunk)
+                clock.reschedule(min(last, start + GRACE_S + len(body.data) / settings.min_body_rate))
     except TimeoutError:
-        raise Refusal("receive_timeout", f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+        rate = f"{settings.min_body_rate:,} bytes a second"
+        detail = f"the body did not arrive within {settings.body_timeout_s:g} s, or with less than {rate}"
+        raise Refusal("receive_timeout", detail) from None
     if not body.data:
         raise empty_body()
 

@@ -56,6 +56,10 @@ class Metrics:
         self.images.inc(images)
         self.boxes.inc(boxes)
 
+    def cut_off(self, code: str) -> None:
+        """A connection was answered and closed before there was a whole request."""
+        self.requests.labels("other", code).inc()
+
     def text(self) -> bytes:
         """Everything, in Prometheus's text format."""
         return generate_latest(self.registry)
@@ -100,6 +104,13 @@ class Observed:
         scope["insloc_id"] = name = request_id(scope)
         start = time.monotonic()
         outcome = "cancelled"  # until an answer begins
+        whole = False
+
+        async def observed_receive() -> Message:
+            nonlocal whole
+            message = await receive()
+            whole = whole or not message.get("more_body", False)
+            return message
 
         async def observed_send(message: Message) -> None:
             nonlocal outcome
@@ -108,10 +119,16 @@ class Observed:
                 outcome = headers.get(b"x-insloc-code", b"ok").decode()
                 kept = [pair for pair in message["headers"] if pair[0] != b"x-insloc-code"]  # ours alone
                 message["headers"] = [*kept, (b"x-request-id", name.encode())]
+                if "insloc_refusal" in scope or (has_body(scope) and not whole):
+                    message["headers"].append((b"connection", b"close"))  # what is still to come is not read
             await send(message)
 
         try:
-            await self.app(scope, receive, observed_send)
+            if "insloc_refusal" in scope:  # connection.py's
+                raise scope["insloc_refusal"]
+            await self.app(scope, observed_receive, observed_send)
+        except Refusal as refusal:
+            await problem_response(refusal, name)(scope, receive, observed_send)
         except ClientDisconnect:
             log.info("request %s: the client went away", name)
         except asyncio.CancelledError:  # the server is told to end and has waited long enough
@@ -126,6 +143,12 @@ class Observed:
             route = route_of(scope["path"])
             self.metrics.requests.labels(route, outcome).inc()
             self.metrics.seconds.labels(route).observe(time.monotonic() - start)
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether the request has a body at all."""
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 def request_id(scope: Scope) -> str:

@@ -21,11 +21,12 @@ CODES: dict[str, tuple[int, str]] = {
     "bad_form": (400, "The multipart form has other parts than it should"),
     "bad_json": (400, "The JSON can't be read"),
     "empty_body": (400, "The request has no body"),
+    "unauthorized": (401, "The request has no key that is known here"),
     "not_found": (404, "There is no such path"),
     "model_not_found": (404, "This model is not served here"),
     "method_not_allowed": (405, "The path does not take this method"),
     "not_acceptable": (406, "The answer has none of the accepted types"),
-    "receive_timeout": (408, "The body took too long to arrive"),
+    "receive_timeout": (408, "The request took too long to arrive"),
     "body_too_large": (413, "The request is too large"),
     "image_too_large": (413, "An image has too many pixels"),
     "unsupported_image": (415, "An image is in none of the formats that are read"),
@@ -39,9 +40,11 @@ CODES: dict[str, tuple[int, str]] = {
     "image_truncated": (422, "An image is damaged or cut short"),
     "too_many_boxes": (422, "There are too many boxes"),
     "overloaded": (429, "The server has enough to do"),
+    "headers_too_large": (431, "The request line and headers are too large"),
     "inference_failed": (500, "The model failed on this request"),
     "internal": (500, "The server failed"),
     "not_ready": (503, "The server is not ready"),
+    "too_many_connections": (503, "Too many connections are open"),
     "http_error": (400, "The request can't be served"),
 }
 """code -> status, title."""
@@ -110,8 +113,8 @@ def problem_response(error: Exception, instance: str) -> Response:
         headers |= error.headers or {}
     if "retry_after" in refusal.facts:
         headers["retry-after"] = str(refusal.facts["retry_after"])
-    if refusal.code in ("body_too_large", "receive_timeout"):
-        headers["connection"] = "close"  # what is still to come is not read
+    if refusal.code == "unauthorized":
+        headers["www-authenticate"] = "Bearer"
     text = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     return Response(text, body["status"], headers, MEDIA_TYPE)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import uvicorn
@@ -14,13 +15,13 @@ from insloc_hub import load
 from insloc_hub.errors import InslocError
 from insloc_hub.models.extractor import Extractor
 from insloc_server.app import create_app
+from insloc_server.connection import Connection
 from insloc_server.process import listening, url_of
 from insloc_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75  # longer than a proxy in front keeps an idle connection, so that the proxy closes first
-CONNECTIONS = 256  # waiting to be accepted
 POLL_S = 0.02
 
 
@@ -76,12 +77,13 @@ def make_server(settings: Settings, extractor: Extractor) -> uvicorn.Server:
     """uvicorn around the app, with our limits and without logging of its own."""
     config = uvicorn.Config(
         create_app(settings, extractor),
-        http="httptools",
+        http=partial(Connection, settings),  # type: ignore[arg-type]
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=CONNECTIONS,
+        backlog=settings.max_connections,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from insloc_hub.errors import InslocError, UnknownName
@@ -25,7 +25,11 @@ class Settings(BaseSettings):
     model: str = Field(min_length=1, description="Spec of the model: a path, a card, a timm name, random:ARCH, ...")
     host: str = Field("127.0.0.1", description="Address to listen on; one that others can reach needs --allow-remote.")
     port: int = Field(8411, ge=0, le=65535, description="TCP port; 0 takes a free one.")
-    allow_remote: bool = Field(False, description="Listen where others can reach it. There is no password yet.")
+    allow_remote: bool = Field(False, description="Listen where others can reach it, though no API keys are set.")
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="API keys, or their sha256:HEX, with commas between; a name may stand before each."
+    )
+    api_keys_file: Path | None = Field(None, description="A file of API keys as `insloc-server key` makes them, one a line.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the model.")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
@@ -46,14 +50,23 @@ class Settings(BaseSettings):
     max_input_pixels: int = Field(2_000_000, ge=1024, description="Pixels of a network input (transform whole:N).")
     max_request_input_pixels: int = Field(16_000_000, ge=1024, description="The same, over the images of a request.")
     max_answer_bytes: int = Field(64 * MIB, ge=1024, description="Size of an answer, computed before the forward.")
+    max_header_bytes: int = Field(16 * 1024, ge=256, description="Size of a request's line and headers.")
+    max_header_fields: int = Field(64, ge=8, description="Headers of a request.")
+    max_connections: int = Field(256, ge=1, description="Open connections; beyond that requests get 503.")
+    header_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="Time for a request's headers to arrive.")
     body_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="Time for a request's body to arrive.")
+    min_body_rate: int = Field(1000, ge=1, description="Bytes a second that a body needs after 5 s; an answer's reader too.")
     ready_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="Time for the compute thread to answer.")
     drain_timeout_s: int = Field(25, ge=0, description="At the end, time for requests in work to finish.")
 
     @model_validator(mode="after")
     def _check_host(self) -> "Settings":
-        if not self.allow_remote and not is_loopback(self.host):
-            raise ValueError(f"host {self.host} can be reached by others and there is no password yet; mean it: --allow-remote")
+        guarded = self.allow_remote or self.api_keys_file is not None or self.api_keys.get_secret_value().strip()
+        if not guarded and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached by others, and there are no API keys: "
+                "--api-keys-file FILE (make them with: insloc-server key), or mean it: --allow-remote"
+            )
         return self
 
 

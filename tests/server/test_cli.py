@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from insloc_server.keys import parse_keys
 from insloc_server.settings import Settings
 
 SCRIPT = """
@@ -37,7 +38,9 @@ def run(*words, **environment):
 def test_help_names_every_setting_and_shows_examples_without_torch():
     code, out, _, torch = run("--help")
     assert code == 0 and not torch
-    assert set(re.findall(r"--[a-z][a-z-]*", out)) >= {"--" + name.replace("_", "-") for name in Settings.model_fields}
+    shown = {"--" + name.replace("_", "-") for name in Settings.model_fields} - {"--api-keys"}
+    found = set(re.findall(r"--[a-z][a-z-]*", out))
+    assert found >= shown and "--api-keys" not in found  # a secret has no place on a command line
     assert "insloc-server --model runs/first" in out and "INSLOC_SERVER_" in out
 
 
@@ -50,6 +53,8 @@ def test_help_names_every_setting_and_shows_examples_without_torch():
         (["--model", "no/such/folder"], "no such folder or file"),
         (["--model", "gs:bucket"], "unknown prefix 'gs:'"),
         (["--model", "random:"], "random:ARCH"),
+        (["--model", "random:resnet18", "--api-keys-file", "no/keys.txt"], "--api-keys-file no/keys.txt: No such file"),
+        (["key", "a b"], "no name for a key"),
     ],
 )
 def test_a_bad_argument_is_refused_in_one_line_without_torch(words, reason):
@@ -83,6 +88,13 @@ def test_an_unknown_model_is_a_sentence_with_the_nearest():
     code, out, lines, _ = run("serve", "--model", "random:resnet19", "--port", "0")
     assert (code, out, len(lines)) == (2, "", 2) and "loading" in lines[0]
     assert lines[1].startswith("insloc-server: ") and "'resnet19'" in lines[1] and "'resnet18'" in lines[1]
+
+
+def test_a_key_is_drawn_with_the_line_that_knows_it():
+    code, out, lines, torch = run("key", "ann")
+    assert (code, lines, torch) == (0, [], False)
+    key, line = (text.rsplit(": ", 1)[1] for text in out.splitlines())
+    assert parse_keys(line, "here") == parse_keys(f"ann {key}", "here")
 
 
 def test_schema_prints_what_the_server_publishes(client):

@@ -13,6 +13,9 @@ PNG = {"content-type": "image/png"}
 ELSEWHERE = {
     "overloaded": "test_engine.py, test_limits.py",
     "receive_timeout": "test_serve.py",
+    "headers_too_large": "test_connection.py",
+    "too_many_connections": "test_connection.py",
+    "unauthorized": "test_keys.py",
     "not_ready": "below",
     "inference_failed": "below",
     "internal": "below",
@@ -134,7 +137,7 @@ def test_an_error_of_ours_is_logged_and_answered_without_its_text(client, png, p
     def fail(*_: object) -> None:
         raise ZeroDivisionError("at /secret/path")
 
-    monkeypatch.setattr("insloc_server.app.answer_head", fail)
+    monkeypatch.setattr("insloc_server.features.answer_head", fail)
     body = check_problem(post_raw(client, png), "internal")
     assert "secret" not in json.dumps(body)
     assert body["instance"] in caplog.text and "ZeroDivisionError: at /secret/path" in caplog.text

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from wire import ask, connect, head, metric, send, wait_for
 
 from insloc_hub.errors import InslocError
 from insloc_server.process import listening
@@ -23,22 +24,6 @@ from insloc_server.serve import running
 def url(extractor, make_settings):
     with running(make_settings(max_body_bytes=200_000, body_timeout_s=0.6), extractor) as url:
         yield url
-
-
-def ask(url, image, **query):
-    request = urllib.request.Request(f"{url}/v1/features", data=image, headers={"content-type": "image/png"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
-
-
-def send(url, data, wait=10.0):
-    """Status, headers and body of the answer to raw bytes, and whether the server closed the connection."""
-    place = urlsplit(url)
-    with socket.create_connection((place.hostname, place.port), timeout=wait) as connection:
-        connection.sendall(data)
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        return response.status, response.headers, response.read()
 
 
 def test_a_server_in_this_process_answers_and_leaves_nothing(extractor, make_settings, png):
@@ -92,26 +77,24 @@ def test_an_address_that_is_not_ours_is_an_error(make_settings):
 
 
 def test_a_length_over_the_limit_is_refused_before_anything_is_sent(url):
-    head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 300000000\r\n\r\n"
     start = time.monotonic()
-    status, headers, body = send(url, head)
+    status, headers, body = send(url, head(content_type="image/png", content_length=300_000_000))
     assert (status, json.loads(body)["code"], headers["connection"]) == (413, "body_too_large", "close")
     assert time.monotonic() - start < 0.5
 
 
 def test_a_chunked_body_is_refused_once_it_has_passed_the_limit(url, png):
-    head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    begin = head(content_type="image/png", transfer_encoding="chunked")
     chunk = b"%x\r\n" % 50_000 + bytes(50_000) + b"\r\n"
-    status, _, body = send(url, head + 5 * chunk)  # and no end
+    status, _, body = send(url, begin + 5 * chunk)  # and no end
     assert (status, json.loads(body)["code"]) == (413, "body_too_large")
     whole = b"".join(b"%x\r\n" % len(part) + part + b"\r\n" for part in (png[:999], png[999:])) + b"0\r\n\r\n"
-    assert send(url, head + whole)[0] == 200
+    assert send(url, begin + whole)[0] == 200
 
 
 def test_a_body_that_does_not_come_is_given_up(url, png):
-    head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(png)
     start = time.monotonic()
-    status, headers, body = send(url, head + png[:1000])
+    status, headers, body = send(url, head(content_type="image/png", content_length=len(png)) + png[:1000])
     assert (status, json.loads(body)["code"], headers["connection"]) == (408, "receive_timeout", "close")
     assert 0.5 < time.monotonic() - start < 5
 
@@ -119,34 +102,19 @@ def test_a_body_that_does_not_come_is_given_up(url, png):
 def test_a_client_that_goes_away_is_not_computed_for(gated, make_settings, png):
     extractor, gate = gated
     with running(make_settings(), extractor) as url:
-        place = urlsplit(url)
         gate.shut()
         first = threading.Thread(target=ask, args=(url, png))
         first.start()
         assert gate.reached.wait(30)
         before = gate.forwards
-        head = b"POST /v1/features HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(png)
-        with socket.create_connection((place.hostname, place.port)) as connection:
-            connection.sendall(head + png)
+        with connect(url) as connection:
+            connection.sendall(head(content_type="image/png", content_length=len(png)) + png)
             wait_for(lambda: metric(url, "insloc_queue_images") == 2)
         wait_for(lambda: metric(url, 'insloc_requests_total{code="cancelled",route="/v1/features"}') == 1)
         gate.open.set()
         first.join(30)
         assert urllib.request.urlopen(f"{url}/readyz").status == 200
         assert (gate.forwards, metric(url, "insloc_queue_images")) == (before, 0)
-
-
-def metric(url, name):
-    with urllib.request.urlopen(f"{url}/metrics") as response:
-        lines = response.read().decode().splitlines()
-    return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.rsplit(" ", 1)[0] == name), None)
-
-
-def wait_for(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_requests_in_parallel_get_their_own_answers(url, extractor, picture, packed):

@@ -1,0 +1,77 @@
+"""A server as a client on a socket sees it: raw bytes out, the answer back; its counters."""
+
+import http.client
+import io
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def connect(url: str, wait: float = 10.0) -> socket.socket:
+    """A connection to the server at `url`."""
+    place = urlsplit(url)
+    return socket.create_connection((place.hostname, place.port), timeout=wait)
+
+
+def head(method: str = "POST", path: str = "/v1/features", **fields: object) -> bytes:
+    """The line and headers of a request; `content_length=5` is Content-Length: 5."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: a", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def read(connection: socket.socket) -> tuple[int, Any, bytes]:
+    """Status, headers and body of the next answer; nothing of a further one is taken off the connection."""
+    file = connection.makefile("rb", buffering=0)
+    status = int(_line(file).split()[1])
+    lines = []
+    while (line := _line(file)) != b"\r\n":
+        lines.append(line)
+    headers = http.client.parse_headers(io.BytesIO(b"".join(lines)))
+    body = b""
+    while len(body) < int(headers["content-length"]):
+        body += file.read(int(headers["content-length"]) - len(body)) or _ended()
+    return status, headers, body
+
+
+def _line(file: Any) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        line += file.read(1) or _ended()
+    return line
+
+
+def _ended() -> bytes:
+    raise ConnectionError("the server closed the connection within an answer")
+
+
+def send(url: str, data: bytes, wait: float = 10.0) -> tuple[int, Any, bytes]:
+    """The answer to raw bytes."""
+    with connect(url, wait) as connection:
+        connection.sendall(data)
+        return read(connection)
+
+
+def ask(url: str, image: bytes, path: str = "/v1/features", **headers: str) -> Any:
+    """The JSON answer to one image."""
+    request = urllib.request.Request(url + path, data=image, headers={"content-type": "image/png", **headers})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+def metric(url: str, name: str) -> float | None:
+    """A sample of /metrics, by its name with labels."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        lines = response.read().decode().splitlines()
+    return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.rsplit(" ", 1)[0] == name), None)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Return once `condition()` is true. AssertionError: it does not become so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
