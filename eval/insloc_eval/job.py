@@ -103,5 +103,5 @@ def data_facts(split: Split, protocol: Protocol) -> DataFacts:
         name=split.name,
         split=f"{half} of {split.how}",
         fingerprint=split.fingerprint(protocol.needs_training),
-        n=len(split.test),
+        n=split.tested,
     )

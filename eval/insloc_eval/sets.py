@@ -37,6 +37,11 @@ class Split:
     boxes: ObjectBoxes | None = None
     """The object box of every image, where boxes were asked for."""
 
+    @property
+    def tested(self) -> int:
+        """Test images."""
+        return len(self.test)
+
     def fingerprint(self, training: bool) -> str:
         """Digest of the test images, and of the training images where they matter, with their boxes."""
         halves = {"train": self.train, "test": self.test} if training else {"test": self.test}
@@ -97,8 +102,13 @@ def limited(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...
     """At most `limit` samples in key order: first one of each class, then a second, ... each class by hash of the key."""
     if limit is None or limit >= len(samples):
         return samples
-    ranked = sorted((rank, key_hash(s.key), s) for group in _groups(samples).values() for rank, s in enumerate(group))
-    return tuple(sorted((s for _, _, s in ranked[:limit]), key=lambda s: s.key))
+    return tuple(sorted(by_rank(samples)[:limit], key=lambda s: s.key))
+
+
+def by_rank(samples: tuple[Sample, ...]) -> list[Sample]:
+    """The first of each class, then the second, and so on, each class by hash of the key: even over classes up to any place."""
+    ranked = sorted(((rank, key_hash(s.key), s) for g in _groups(samples).values() for rank, s in enumerate(g)), key=_first_two)
+    return [sample for _, _, sample in ranked]
 
 
 def held_out(keys: list[str], groups: list[object], share: float) -> list[bool]:
@@ -197,6 +207,10 @@ def _group(sample: Sample) -> str:
     if "/" not in sample.key:
         return "" if sample.label is None else str(sample.label)
     return sample.key.split("/")[0]
+
+
+def _first_two(row: tuple[int, str, Sample]) -> tuple[int, str]:
+    return row[:2]
 
 
 def _groups(samples: tuple[Sample, ...]) -> dict[str, list[Sample]]:
