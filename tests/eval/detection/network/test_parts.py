@@ -124,10 +124,10 @@ def test_an_exported_folder_gives_its_parts_and_a_damaged_one_is_refused(tmp_pat
     assert found.keys() == small.keys() and all(torch.equal(found[name], small[name]) for name in small)
     path = good / "parts" / "fpn_head.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(BadCheckpoint, match="another sha256 than config.json says"):
+    with pytest.raises(BadCheckpoint, match=r"another sha256 than config\.json says"):
         read_parts(str(good))
     path.unlink()
-    with pytest.raises(BadCheckpoint, match="is missing, though config.json describes it"):
+    with pytest.raises(BadCheckpoint, match=r"is missing, though config\.json describes it"):
         read_parts(str(good))
 
 
