@@ -201,6 +201,46 @@ def verify(
         sys.exit(1)
 
 
+def publish(
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")],
+    *,
+    repo: str,
+    out: Path = Path("published"),
+    records: Path | None = None,
+    licence: str | None = None,
+    datasets: tuple[str, ...] = (),
+    private: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Write OUT/ORG/NAME as the Hub has models, read it back through plain timm, show what would change, and push it.
+
+    What a person writes into the card stays. HF_TOKEN or `hf auth login` opens the door.
+
+    For example:
+      insloc publish runs/first --repo lab/resnet18.insloc_c4_photos --dry-run
+      insloc publish runs/first --repo lab/resnet18.insloc_c4_photos --records results --licence apache-2.0
+
+    Args:
+        source: A run, a folder of export or convert, or anybody's ResNet weights.
+        repo: ORG/NAME; with a NAME like ARCH.insloc_TAG, `insloc models` lists it too.
+        out: Where ORG/NAME is written.
+        records: Folder of `insloc-eval run`, for the numbers of the card.
+        licence: The Hub's word for it, e.g. apache-2.0, cc-by-nc-4.0.
+        datasets: The Hub's names of what it was trained on.
+        private: Make a new repository private.
+        dry_run: Write the folder, say what would be sent, send nothing.
+    """
+    from functools import partial
+
+    from insloc_hub.release.hub_folder import Wish
+    from insloc_hub.release.publish import publish as start
+
+    wish = Wish(
+        source=source, repo=repo, out=out, records=records, licence=licence, datasets=datasets, private=private, dry_run=dry_run
+    )
+    start(wish, command(), partial(print, flush=True))
+
+
 def pull(
     words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[ORG/NAME[@REV] ...] FOLDER")],
     /,
@@ -292,7 +332,7 @@ def main() -> None:
     """Run one command; an error of the user's input is a sentence and exit code 2."""
     commands: dict[str, Callable[..., Any]] = {"plan": plan, "pretrain": pretrain, "recipes": recipes}
     commands |= {"export": export, "models": models, "fetch": fetch, "convert": convert, "verify": verify, "demo": demo}
-    commands |= {"pull": pull, "mirror": mirror}
+    commands |= {"publish": publish, "pull": pull, "mirror": mirror}
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,

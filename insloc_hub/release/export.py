@@ -53,7 +53,7 @@ def export_run(run: Path, terms: str = TERMS) -> Path:
         write_json(part / "config.json", config)
         write_text(part / "README.md", folder_readme(config, facts))
         check_export(part, tensors)
-        _replace(part, target)
+        replace_folder(part, target)
     except OSError as error:
         raise CannotWrite(target, error.strerror or str(error)) from None
     finally:
@@ -149,7 +149,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _replace(part: Path, target: Path) -> None:
+def replace_folder(part: Path, target: Path) -> None:
     """Move `part` to `target`; a folder can't be renamed over a full one, so the old one steps aside first."""
     if not target.exists():
         part.rename(target)
