@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -230,8 +231,6 @@ def publish(
         private: Make a new repository private.
         dry_run: Write the folder, say what would be sent, send nothing.
     """
-    from functools import partial
-
     from insloc_hub.release.hub_folder import Wish
     from insloc_hub.release.publish import publish as start
 
@@ -264,8 +263,6 @@ def pull(
         author: Every model of one organisation.
         search: Every model with this in its name.
     """
-    from functools import partial
-
     from insloc_hub.release.mirror import pull as start
     from insloc_hub.release.mirror import wanted
 
@@ -294,8 +291,6 @@ def mirror(
         port: TCP port; 0 takes a free one.
         token_file: A file with the token that clients must send; or set INSLOC_MIRROR_TOKEN.
     """
-    from functools import partial
-
     from insloc_server.mirror import serve
 
     serve(folder, host, port, token_file, partial(print, flush=True))

@@ -55,9 +55,8 @@ class Wish:
     dry_run: bool = False
 
 
-def make_folder(wish: Wish, remote: Remote | None, scratch: Path, say: Say) -> Path:
-    """Write OUT/ORG/NAME whole and return it. InslocError: it is as it was before."""
-    source = find_folder(wish.source, scratch, say)
+def make_folder(wish: Wish, source: Path, remote: Remote | None, scratch: Path, say: Say) -> Path:
+    """Write OUT/ORG/NAME whole from the exported folder `source` and return it. InslocError: it is as it was before."""
     config = read_config(source)
     check_kind(source, config, wish.repo)
     model = create_model(f"local-dir:{source}")

@@ -13,7 +13,7 @@ from insloc_hub.files import write_text
 from insloc_hub.models.listing import card_scores, weights_size
 from insloc_hub.models.repos import REPO_ID
 from insloc_hub.models.zoo import SHIPPED, Entry, add_entry, hub_name, read_config, read_entries
-from insloc_hub.release.hub_folder import LAST_SEEN, WEIGHTS, Say, Wish, make_folder
+from insloc_hub.release.hub_folder import LAST_SEEN, WEIGHTS, Say, Wish, find_folder, make_folder
 from insloc_hub.release.mirror import registry
 from insloc_hub.release.upload import CARD, CannotPublish, Remote, changes, check_arrived, look, push
 
@@ -35,8 +35,9 @@ def publish(wish: Wish, command: str, say: Say) -> Path:
     except OSError as error:
         raise CannotWrite(wish.out, error.strerror or str(error)) from None
     try:
+        source = find_folder(wish.source, scratch, say)
         remote = _look(api, wish, scratch / "hub", say)
-        folder = make_folder(wish, remote, scratch, say)
+        folder = make_folder(wish, source, remote, scratch, say)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     what = changes(folder, remote)
