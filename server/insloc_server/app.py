@@ -11,15 +11,16 @@ from fastapi.responses import Response
 from insloc_hub import __version__, load
 from insloc_hub.models.extractor import Extractor
 from insloc_server.catalog import model, models
+from insloc_server.embeddings import embeddings
 from insloc_server.engine import Engine
 from insloc_server.features import features
 from insloc_server.health import livez, metrics, readyz
 from insloc_server.keys import Keyed, read_keyring
 from insloc_server.limits import Budget
 from insloc_server.metrics import Metrics, Observed
-from insloc_server.openapi import FEATURES, PROBLEMS
+from insloc_server.openapi import EMBEDDINGS, FEATURES, FEATURES_RESPONSES, PROBLEMS
 from insloc_server.problems import install
-from insloc_server.schema import FeaturesAnswer, Health, ModelFacts, ModelList
+from insloc_server.schema import EmbeddingsAnswer, FeaturesAnswer, Health, ModelFacts, ModelList
 from insloc_server.settings import Settings
 
 
@@ -56,7 +57,8 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
     install(app)
     app.add_middleware(Keyed, keyring=read_keyring(settings))
     app.add_middleware(Observed, metrics=app.state.metrics)
-    app.post("/v1/features", response_model=FeaturesAnswer, openapi_extra=FEATURES, responses=PROBLEMS)(features)
+    app.post("/v1/features", response_model=FeaturesAnswer, openapi_extra=FEATURES, responses=FEATURES_RESPONSES)(features)
+    app.post("/v1/embeddings", response_model=EmbeddingsAnswer, openapi_extra=EMBEDDINGS, responses=PROBLEMS)(embeddings)
     app.get("/v1/models", response_model=ModelList)(models)
     app.get("/v1/models/{name:path}", response_model=ModelFacts)(model)
     app.get("/livez", response_model=Health)(livez)

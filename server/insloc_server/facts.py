@@ -1,10 +1,12 @@
 """Who answered: the model's names, digest and sizes, and the head that every answer carries."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from insloc_hub.space import embedding_space
-from insloc_server.engine import Answer, Engine
+from insloc_server.engine import Answer, Engine, Want
 from insloc_server.outputs import OUTPUTS
+from insloc_server.problems import Refusal
 
 
 def identity(engine: Engine) -> dict[str, Any]:
@@ -32,13 +34,28 @@ def model_facts(engine: Engine) -> dict[str, Any]:
     }
 
 
+def spaces(engine: Engine, want: Want) -> dict[str, str]:
+    """The id of the embedding space of each output."""
+    sha256, arithmetic = engine.extractor.sha256, engine.extractor.precision
+    return {
+        name: embedding_space(sha256, want.transform, OUTPUTS[name].space(want.stride), arithmetic) for name in want.outputs
+    }
+
+
+def check_spaces(expected: Sequence[str] | None, engine: Engine, want: Want) -> None:
+    """Refusal: space_mismatch where a space that the client expects is none of the answer's; before anything is computed."""
+    there = spaces(engine, want)
+    other = [space for space in expected or () if space not in there.values()]
+    if other:
+        names = ", ".join(f"{name} {space}" for name, space in there.items())
+        why = "other weights, transform, stride or precision"
+        detail = f"vectors of {other[0]} can't be compared with this answer's ({names}): {why}"
+        raise Refusal("space_mismatch", detail, spaces=there)
+
+
 def answer_head(engine: Engine, answer: Answer) -> dict[str, Any]:
     """An answer without its tensors."""
     want = answer.want
-    sha256, arithmetic = engine.extractor.sha256, engine.extractor.precision
-    spaces = {
-        name: embedding_space(sha256, want.transform, OUTPUTS[name].space(want.stride), arithmetic) for name in want.outputs
-    }
     images: list[dict[str, Any]] = []
     for item in answer.items:
         facts: dict[str, Any] = {"width": item.size_wh[0], "height": item.size_wh[1]}
@@ -49,6 +66,6 @@ def answer_head(engine: Engine, answer: Answer) -> dict[str, Any]:
         "model": identity(engine),
         "transform": want.transform,
         "stride": want.stride if want.needs_map else None,
-        "spaces": spaces,
+        "spaces": spaces(engine, want),
         "images": images,
     }

@@ -1,101 +1,73 @@
 """POST /v1/features, step by step: each step of a request is another module's."""
 
-import asyncio
-from concurrent.futures import Future
-from typing import Annotated, Any
+import json
+from typing import Annotated
 
 from fastapi import Query, Request
 from fastapi.responses import Response
-from starlette.requests import ClientDisconnect
 
+from insloc_server.answers import JSON, answer_bytes, check_form, choose_type
 from insloc_server.catalog import check_model, running_engine
-from insloc_server.decode import decoded
-from insloc_server.engine import Answer, Engine, Place
-from insloc_server.facts import answer_head
-from insloc_server.limits import FORM_TYPE, Body, body_type, read_body, split_form
-from insloc_server.metrics import Stages
-from insloc_server.outputs import SAFETENSORS, choose_type, json_bytes, safetensors_bytes
+from insloc_server.exchange import Exchange
+from insloc_server.facts import answer_head, check_spaces
+from insloc_server.inline import check_values, image_bytes
+from insloc_server.limits import FORM_TYPE, JSON_TYPE, body_type, split_form
 from insloc_server.problems import Refusal
 from insloc_server.regions import count_boxes
-from insloc_server.schema import FeaturesRequest, RawQuery, from_part, from_query
+from insloc_server.schema import FeaturesRequest, JsonRequest, RawQuery, from_part, from_query, read_as
+
+REPEATS = ("outputs", "expect_space")  # query parameters that may be given twice
 
 
 async def features(request: Request, query: Annotated[RawQuery, Query()]) -> Response:
-    """Features of the images of a multipart form, or of the one image that is the body.
+    """Features of the images of a multipart form, of a JSON body, or of the one image that is the body.
 
     Whole-image vectors (`pooled`), dense maps (`map`), a vector per box (`regions`): one forward feeds all.
     """
-    state = request.app.state
-    stages = Stages(state.metrics)
     answer_type = choose_type(request.headers.get("accept", ""))
     kind = body_type(request.headers)
     engine = running_engine(request)
-    body = Body(state.budget)
-    place: Place | None = None
-    try:
-        await read_body(request, body, state.settings)
-        stages.mark("recv")
-        images, ask = await take_apart(request, kind, body, query)
+    async with Exchange(request) as exchange:
+        await exchange.read()
+        images, ask = await take_apart(exchange, kind, query)
         check_model(ask.model, engine)
-        boxes = None if ask.boxes is None else count_boxes(ask.boxes, len(images), state.settings)
-        encoding = "safetensors" if answer_type == SAFETENSORS else ask.encoding
+        boxes = None if ask.boxes is None else count_boxes(ask.boxes, len(images), exchange.state.settings)
+        encoding = ask.encoding if answer_type == JSON else "safetensors"
         want = engine.want(ask.outputs, ask.transform, ask.stride, boxes is not None, encoding)
-        place = engine.take_place(len(images))
-        loop = asyncio.get_running_loop()
-        future = await loop.run_in_executor(
-            state.pool, lambda: engine.submit(decoded(images, state.settings), boxes, want, place)
-        )
-        stages.mark("decode")
-        answer = await outcome(future, request)
-        stages.add("queue", answer.queued_s)
-        stages.add("infer", answer.infer_s)
-        data = await loop.run_in_executor(state.pool, encoded, engine, answer, answer_type, ask.encoding)
-        stages.mark("encode")
-    finally:
-        body.release()
-        if place is not None:
-            place.release()
-    state.metrics.answered(len(images), sum(map(len, boxes or ())))
-    return Response(data, headers={"server-timing": stages.header(), "vary": "Accept"}, media_type=answer_type)
+        check_form(answer_type, want.outputs, len(images))
+        check_spaces(ask.expect_space, engine, want)
+        answer = await exchange.compute(engine, images, boxes, want)
+        head = answer_head(engine, answer)
+        data = await exchange.build(lambda: answer_bytes(head, answer.tensors, answer_type, encoding))
+    headers = {
+        "server-timing": exchange.stages.header(),
+        "vary": "Accept",
+        "x-model-revision": engine.extractor.sha256,
+        "x-embedding-spaces": json.dumps(head["spaces"]),
+    }
+    return Response(data, headers=headers, media_type=answer_type)
 
 
-async def take_apart(request: Request, kind: str, body: Body, query: RawQuery) -> tuple[list[bytes], FeaturesRequest]:
+async def take_apart(exchange: Exchange, kind: str, query: RawQuery) -> tuple[list[bytes], FeaturesRequest]:
     """The images and what is asked of them. Refusal: bad_form, bad_json, bad_request."""
-    if kind != FORM_TYPE:
-        twice = [name for name in request.query_params if len(request.query_params.getlist(name)) > 1 and name != "outputs"]
+    request, body, most = exchange.request, exchange.body.data, exchange.state.settings.max_images
+    given = request.query_params
+    if kind not in (FORM_TYPE, JSON_TYPE):
+        twice = [name for name in given if len(given.getlist(name)) > 1 and name not in REPEATS]
         if twice:
             raise Refusal("bad_request", f"{twice[0]} is given twice")
-        return [bytes(body.data)], from_query(query)
-    if request.query_params:
-        raise Refusal("bad_request", "with a multipart body, options go in its part `request`, not in the query")
-    form = await split_form(body.data, request.headers["content-type"], request.app.state.settings.max_images)
-    return form.images, from_part(form.request)
+        return [bytes(body)], from_query(query)
+    if given:
+        place = "in the part `request`" if kind == FORM_TYPE else "beside `images`"
+        raise Refusal("bad_request", f"options go {place}, not in the query")
+    if kind == FORM_TYPE:
+        form = await split_form(body, request.headers["content-type"], most)
+        return form.images, from_part(form.request)
+    return await exchange.aside(lambda: from_json(bytes(body), most))
 
 
-async def outcome(future: "Future[Answer]", request: Request) -> Answer:
-    """The future's answer. ClientDisconnect: the client went away first; work that had not begun is dropped."""
-    answer = asyncio.wrap_future(future)
-    gone = asyncio.ensure_future(disconnected(request))
-    try:
-        waits: set[asyncio.Future[Any]] = {answer, gone}
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
-    finally:
-        gone.cancel()
-        answer.cancel()
-
-
-async def disconnected(request: Request) -> None:
-    """Returns when the client has gone away."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def encoded(engine: Engine, answer: Answer, answer_type: str, encoding: str) -> bytes:
-    """The body of an answer."""
-    head = answer_head(engine, answer)
-    if answer_type == SAFETENSORS:
-        return safetensors_bytes(head, answer.tensors)
-    return json_bytes(head, answer.tensors, encoding)
+def from_json(body: bytes, most: int) -> tuple[list[bytes], FeaturesRequest]:
+    """Images and request of a JSON body. Refusal: bad_json, bad_request."""
+    check_values(body)
+    ask = read_as(JsonRequest, body)
+    return image_bytes(ask.images, most), ask

@@ -1,7 +1,7 @@
 """What a request may be, held before anything is kept: its types, its bytes, its parts, its network inputs."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from python_multipart import MultipartParser
@@ -14,6 +14,7 @@ from insloc_server.settings import MIB, Settings
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 FORM_TYPE = "multipart/form-data"
+JSON_TYPE = "application/json"
 MAX_REQUEST_PART = MIB  # 1,024 boxes with all their digits are a tenth of it
 MAX_PART_HEADER = 4096
 SLICE = 64 * 1024  # bytes that are parsed before others get a turn
@@ -68,16 +69,26 @@ class Form:
     request: bytes | None = None
 
 
-def body_type(headers: Mapping[str, str]) -> str:
-    """The request's media type, if it is one that is read. Refusal: unsupported_media_type, empty_body."""
+def body_type(headers: Mapping[str, str], types: Sequence[str] = (FORM_TYPE, JSON_TYPE, *RAW_TYPES)) -> str:
+    """The request's media type, if it is one of `types`. Refusal: unsupported_media_type, empty_body."""
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         raise empty_body()
     name = headers.get("content-type", "").split(";")[0].strip().lower()
     if name == "image/jpg":
         name = "image/jpeg"
-    if name not in (FORM_TYPE, *RAW_TYPES):
-        raise Refusal("unsupported_media_type", f"send {FORM_TYPE} or a raw body of type {', '.join(RAW_TYPES)}")
+    if name not in types:
+        raise Refusal("unsupported_media_type", f"this path reads bodies of type {', '.join(types)}")
     return name
+
+
+def time_to_answer(headers: Mapping[str, str], settings: Settings) -> float:
+    """Seconds that a request may take, by X-Deadline-Ms where it is there. Refusal: bad_request."""
+    given = headers.get("x-deadline-ms")
+    if given is None:
+        return settings.deadline_s
+    if not (given.isascii() and given.isdecimal() and int(given[:12]) > 0 and len(given) <= 12):
+        raise Refusal("bad_request", "the header X-Deadline-Ms needs a whole number of milliseconds above 0")
+    return min(int(given) / 1000, settings.max_deadline_s)
 
 
 async def read_body(request: Request, body: Body, settings: Settings) -> None:
@@ -106,7 +117,7 @@ async def read_body(request: Request, body: Body, settings: Settings) -> None:
 
 def empty_body() -> Refusal:
     """The refusal of a request without a body."""
-    return Refusal("empty_body", f"send {FORM_TYPE} with a part `image`, or an image as the body")
+    return Refusal("empty_body", "the request needs a body: an image, a form with a part `image`, or JSON")
 
 
 async def split_form(body: bytes | bytearray, content_type: str, max_images: int) -> Form:

@@ -18,7 +18,7 @@ from insloc_server.problems import Refusal, problem_response
 
 log = logging.getLogger(__name__)
 
-ROUTES = ("/v1/features", "/v1/models", "/livez", "/readyz", "/metrics", "/openapi.json")
+ROUTES = ("/v1/features", "/v1/embeddings", "/v1/models", "/livez", "/readyz", "/metrics", "/openapi.json")
 STAGES = ("recv", "decode", "queue", "infer", "encode")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ID = re.compile(r"[!-~]{1,64}")  # printable and short enough to repeat

@@ -1,14 +1,16 @@
-"""What /openapi.json says beyond the models: the two request forms with examples, the problems by status.
+"""What /openapi.json says beyond the models: the request forms with examples, the problems by status, the keys.
 
 Every example here is posted by a test.
 """
 
 from typing import Any
 
+from pydantic import BaseModel
+
+from insloc_server.answers import JSON, NPY, SAFETENSORS
 from insloc_server.limits import FORM_TYPE, RAW_TYPES
-from insloc_server.outputs import JSON, SAFETENSORS
 from insloc_server.problems import CODES, MEDIA_TYPE, Refusal, problem_body
-from insloc_server.schema import FeaturesRequest, ProblemBody
+from insloc_server.schema import TINY, EmbeddingsRequest, FeaturesRequest, JsonRequest, ProblemBody
 
 FORM_EXAMPLES: dict[str, dict[str, Any]] = {
     "pooled vectors": {},
@@ -18,6 +20,18 @@ FORM_EXAMPLES: dict[str, dict[str, Any]] = {
 }
 """The part `request` beside one part `image` of at least 64 x 64 pixels."""
 
+JSON_EXAMPLES: dict[str, dict[str, Any]] = {
+    "an image as a data URI": {"images": [TINY]},
+    "base64 alone, with boxes": {"images": [TINY.split(",")[1]], "boxes": [[[2, 2, 10, 14]]], "transform": "whole:64"},
+}
+"""The body of a request that is JSON as a whole."""
+
+EMBEDDINGS_EXAMPLES: dict[str, dict[str, Any]] = {
+    "one image": {"input": TINY},
+    "several, as base64": {"input": [TINY, {"image": TINY}], "encoding_format": "base64"},
+}
+"""The body of /v1/embeddings."""
+
 QUERY_EXAMPLES: dict[str, str] = {
     "pooled vector": "",
     "vectors of boxes": "boxes=[[10,12,60,48],[0,0,32,32]]",
@@ -25,7 +39,7 @@ QUERY_EXAMPLES: dict[str, str] = {
 }
 """The query beside a raw image."""
 
-PICTURE = {"type": "string", "format": "binary"}
+PICTURE = BYTES = {"type": "string", "format": "binary"}
 FORM_SCHEMA = {
     "type": "object",
     "required": ["image"],
@@ -33,6 +47,14 @@ FORM_SCHEMA = {
         "image": {"type": "array", "items": PICTURE, "description": "JPEG, PNG, WebP or BMP; repeats, order kept"},
         "request": FeaturesRequest.model_json_schema(),
     },
+}
+
+DEADLINE = {
+    "name": "X-Deadline-Ms",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "Milliseconds until the answer is of no use; what has not been begun by then is not computed",
 }
 
 
@@ -48,7 +70,13 @@ def problem_responses() -> dict[int | str, dict[str, Any]]:
     return responses
 
 
+def body_of(model: type[BaseModel], examples: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A JSON body's schema and its examples."""
+    return {"schema": model.model_json_schema(), "examples": {name: {"value": value} for name, value in examples.items()}}
+
+
 FEATURES: dict[str, Any] = {
+    "parameters": [DEADLINE],
     "requestBody": {
         "required": True,
         "content": {
@@ -57,6 +85,7 @@ FEATURES: dict[str, Any] = {
                 "encoding": {"request": {"contentType": JSON}},
                 "examples": {name: {"value": {"request": value}} for name, value in FORM_EXAMPLES.items()},
             },
+            JSON: body_of(JsonRequest, JSON_EXAMPLES),
             **{
                 name: {"schema": PICTURE, "examples": {title: {"summary": f"?{q}"} for title, q in QUERY_EXAMPLES.items()}}
                 for name in RAW_TYPES
@@ -65,12 +94,17 @@ FEATURES: dict[str, Any] = {
     },
 }
 
+EMBEDDINGS: dict[str, Any] = {
+    "parameters": [DEADLINE],
+    "requestBody": {"required": True, "content": {JSON: body_of(EmbeddingsRequest, EMBEDDINGS_EXAMPLES)}},
+}
+
 ANSWERED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The features",
-        "content": {SAFETENSORS: {"schema": PICTURE}},
+        "content": {SAFETENSORS: {"schema": BYTES}, NPY: {"schema": BYTES}},
         "headers": {"Server-Timing": {"schema": {"type": "string"}, "description": "Milliseconds of each stage"}},
     }
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = {**ANSWERED, **problem_responses()}
-"""`responses` of /v1/features."""
+PROBLEMS: dict[int | str, dict[str, Any]] = problem_responses()
+FEATURES_RESPONSES: dict[int | str, dict[str, Any]] = {**ANSWERED, **PROBLEMS}

@@ -27,6 +27,7 @@ CODES: dict[str, tuple[int, str]] = {
     "method_not_allowed": (405, "The path does not take this method"),
     "not_acceptable": (406, "The answer has none of the accepted types"),
     "receive_timeout": (408, "The request took too long to arrive"),
+    "space_mismatch": (409, "The answer would be in another embedding space"),
     "body_too_large": (413, "The request is too large"),
     "image_too_large": (413, "An image has too many pixels"),
     "unsupported_image": (415, "An image is in none of the formats that are read"),
@@ -45,6 +46,7 @@ CODES: dict[str, tuple[int, str]] = {
     "internal": (500, "The server failed"),
     "not_ready": (503, "The server is not ready"),
     "too_many_connections": (503, "Too many connections are open"),
+    "deadline_exceeded": (504, "The time for the answer ran out"),
     "http_error": (400, "The request can't be served"),
 }
 """code -> status, title."""

@@ -4,14 +4,23 @@ Boxes are only shaped here (`Any` with a schema): each is judged in regions.py, 
 """
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from insloc_server.problems import Refusal, bad_fields
 
+M = TypeVar("M", bound=BaseModel)
 BOX = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
 BOXES_TEXT = "Rows of x1, y1, x2, y2: edge coordinates in pixels of the upright image (EXIF orientation applied)."
+
+TINY = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEX6tBQePKCYz7nBAAAAJklEQVR42mNgQAV8DCyGjkwM"
+    "DEwODkwMDEwMDMwMjEwMDAx8UHkAG8cBIXt9Ba4AAAAASUVORK5CYII="
+)
+"""A picture of 16 x 16 pixels, for examples."""
+
+INLINE_TEXT = "Each image as base64 or as a data URI (data:image/png;base64,...). URLs are never fetched."
 
 
 def split_commas(value: object) -> object:
@@ -34,6 +43,10 @@ Stride = Annotated[
     int | None, Field(ge=1, le=64, description="Of the map, and of the one the boxes pool; by default 16 if there is one.")
 ]
 Encoding = Annotated[Literal["float", "base64"], Field(description="Of numbers in JSON: lists, or base64 of float32.")]
+Spaces = Annotated[
+    list[Annotated[str, Field(max_length=100)]] | None,
+    Field(max_length=3, description="Embedding spaces that the client expects; 409 where one is not the answer's."),
+]
 ModelName = Annotated[str | None, Field(max_length=300, description="Id of the model; by default the one that is served.")]
 
 
@@ -56,6 +69,7 @@ class FeaturesRequest(BaseModel):
     ] = None
     encoding: Encoding = "float"
     model: ModelName = None
+    expect_space: Spaces = None
 
 
 class RawQuery(BaseModel):
@@ -69,6 +83,69 @@ class RawQuery(BaseModel):
     boxes: Annotated[str | None, Field(description=f"JSON text. {BOXES_TEXT}", examples=["[[10,12,60,48]]"])] = None
     encoding: Encoding = "float"
     model: ModelName = None
+    expect_space: Annotated[Spaces, BeforeValidator(split_commas)] = None
+
+
+class JsonRequest(FeaturesRequest):
+    """A request that is JSON as a whole."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"images": [TINY], "transform": "whole:64"}]})
+
+    images: Annotated[list[str], Field(min_length=1, description=INLINE_TEXT)]
+
+
+class ImageObject(BaseModel):
+    """An image as an object."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: str
+
+
+IMAGE_OBJECT = {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]}
+Input = str | Annotated[ImageObject, WithJsonSchema(IMAGE_OBJECT | {"additionalProperties": False})]
+
+
+class EmbeddingsRequest(BaseModel):
+    """The subset of a widespread request that makes sense for images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Annotated[
+        Input | Annotated[list[Input], Field(min_length=1)], Field(description=f"One image or several. {INLINE_TEXT}")
+    ]
+    model: ModelName = None
+    encoding_format: Annotated[
+        Literal["float", "base64"], Field(description="Lists, or base64 of float32, little end first.")
+    ] = "float"
+    dimensions: Annotated[None, Field(description="Refused: a vector has the length that its model gives.")] = None
+    modality: Annotated[Literal["image"], Field(description="What is sent, for clients that say it.")] = "image"
+    user: Annotated[str | None, Field(max_length=300, description="Ignored.")] = None
+
+
+class Embedding(BaseModel):
+    """The pooled vector of an image."""
+
+    object: Literal["embedding"]
+    index: Annotated[int, Field(description="Position of its image in the input")]
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """There are no tokens here."""
+
+    prompt_tokens: Literal[0]
+    total_tokens: Literal[0]
+
+
+class EmbeddingsAnswer(BaseModel):
+    """Pooled vectors, of the transform `eval`."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+    space: Annotated[str, Field(description="Id of the embedding space: compare vectors of equal ids only")]
 
 
 class Base64Array(BaseModel):
@@ -163,8 +240,13 @@ def read_json(text: str | bytes) -> Any:
 
 def from_part(part: bytes | None) -> FeaturesRequest:
     """What the part `request` asks. Refusal: bad_json, bad_request."""
+    return FeaturesRequest() if part is None else read_as(FeaturesRequest, part)
+
+
+def read_as(model: type[M], text: str | bytes) -> M:
+    """JSON text as `model`. Refusal: bad_json, bad_request."""
     try:
-        return FeaturesRequest() if part is None else FeaturesRequest.model_validate(read_json(part))
+        return model.model_validate(read_json(text))
     except ValidationError as error:
         raise bad_fields(list(error.errors(include_url=False, include_input=False))) from None
 

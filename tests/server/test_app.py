@@ -107,6 +107,21 @@ def test_the_answer_names_who_computed_it_and_in_which_spaces(client, extractor,
     assert all(float(value) >= 0 for _, value in stages) and response.headers["vary"] == "Accept"
 
 
+def test_another_space_than_the_client_expects_is_a_conflict(client, png, post, post_raw):
+    spaces = post_raw(client, png, boxes=BOXES, outputs="regions,pooled").json()["spaces"]
+    right = post(client, [png], boxes=[BOXES], outputs=["regions", "pooled"], expect_space=list(spaces.values()))
+    assert right.status_code == 200
+    assert post_raw(client, png, transform="whole", expect_space=spaces["pooled"]).status_code == 200
+    for response in (
+        post_raw(client, png, transform="eval", expect_space=spaces["pooled"]),
+        post_raw(client, png, boxes=BOXES, stride=8, expect_space=f"{spaces['pooled']},{spaces['regions']}"),
+        post(client, [b"not even an image"], expect_space=["0" * 16]),
+    ):
+        problem = response.json()
+        assert (response.status_code, problem["code"]) == (409, "space_mismatch")
+        assert "pooled" in problem["spaces"] and "can't be compared" in problem["detail"]
+
+
 def test_a_box_that_sticks_out_is_clipped_and_said_so(client, png, post_raw):
     inside = [0, 30, 40, 90]
     (clipped,), head = tensors(post_raw(client, png, boxes=[BOXES[2], inside], transform="whole:64"))

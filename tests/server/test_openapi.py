@@ -1,11 +1,13 @@
 """Every example of /openapi.json is posted; every problem it shows is one of ours."""
 
 import json
+import re
 
 import pytest
 
-from insloc_server.openapi import FORM_EXAMPLES, QUERY_EXAMPLES
+from insloc_server.openapi import EMBEDDINGS_EXAMPLES, FORM_EXAMPLES, JSON_EXAMPLES, QUERY_EXAMPLES
 from insloc_server.problems import CODES
+from insloc_server.schema import RawQuery
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +37,26 @@ def test_an_example_of_a_raw_body_is_answered(client, body, png, name):
         assert response.status_code == 200, response.text
 
 
+@pytest.mark.parametrize(("path", "examples"), [("/v1/features", JSON_EXAMPLES), ("/v1/embeddings", EMBEDDINGS_EXAMPLES)])
+def test_an_example_of_a_json_body_is_answered(client, description, path, examples):
+    shown = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    assert {name: one["value"] for name, one in shown["examples"].items()} == examples
+    for value in [*examples.values(), *shown["schema"].get("examples", [])]:
+        response = client.post(path, json=value)
+        assert response.status_code == 200, response.text
+
+
+def test_no_reference_of_the_description_leads_nowhere(description):
+    names = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(description)))
+    assert names <= description["components"]["schemas"].keys() and "$defs" not in json.dumps(description)
+
+
 def test_the_examples_of_the_models_are_answered(client, description, png):
     schema = description["paths"]["/v1/features"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     (example,) = schema["properties"]["request"]["examples"]
     assert client.post("/v1/features", files={"image": png, "request": (None, json.dumps(example))}).status_code == 200
     parameters = {one["name"]: one for one in description["paths"]["/v1/features"]["post"]["parameters"]}
-    assert parameters.keys() == {"outputs", "transform", "stride", "boxes", "encoding", "model"}
+    assert parameters.keys() == {*RawQuery.model_fields, "X-Deadline-Ms"}
     boxes = json.dumps(parameters["boxes"])
     assert "[[10,12,60,48]]" in boxes
     response = client.post(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -14,7 +15,7 @@ from insloc_server.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.M | re.S)
-CURLS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.startswith("curl ")]
+CURLS = [block.replace("\\\n", " ") for block in BLOCKS if "curl " in block]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +28,25 @@ def place(tmp_path_factory, extractor, make_settings, picture):
 
 
 def test_the_page_shows_how_to_ask():
-    assert len(CURLS) == 4
+    assert len(CURLS) == 6
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-@pytest.mark.parametrize("line", CURLS)
-def test_a_curl_command_of_the_page_is_answered(place, line):
+@pytest.mark.parametrize("block", CURLS)
+def test_a_curl_command_of_the_page_is_answered(place, block):
     folder, url = place
-    line = line.replace("http://127.0.0.1:8411", url)
-    done = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60)
+    block = block.replace("http://127.0.0.1:8411", url)
+    done = subprocess.run(["sh", "-ec", block], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    if "--output" in line:
+    if "features.safetensors" in block:
         assert load_file(folder / "features.safetensors").keys() == {"pooled.0", "map.0"}
+    elif "vector.npy" in block:
+        assert np.load(folder / "vector.npy").shape == (512,)
+    elif "/v1/embeddings" in block:
+        assert '"embedding":' in done.stdout
     else:
-        assert '"pooled":' in done.stdout
-        assert ('"regions":' in done.stdout) == ("boxes" in line)
+        assert done.stdout.count('"pooled":[') == block.count("curl ") * (1 + (block.count("image=") > 1))
+        assert ('"regions":' in done.stdout) == ("boxes" in block)
 
 
 def test_the_table_of_errors_is_the_table_of_the_code():
@@ -55,7 +60,7 @@ def test_the_table_of_errors_is_the_table_of_the_code():
 def test_the_options_of_the_page_exist_and_its_limits_are_the_defaults():
     section = PAGE.split("## Limits")[1].split("## Errors")[0]
     names = {name.replace("-", "_") for name in re.findall(r"`--([a-z-]+)`", section)}
-    assert names <= Settings.model_fields.keys() and len(names) == 18
+    assert names <= Settings.model_fields.keys() and len(names) == 20
     found = [float(n.replace(",", "")) for n in re.findall(r"(?<![\w-])(\d[\d,]*)(?= |;|,|$)", section)]
     scales = {1, 1024, 1024 * 1024, 1_000_000}
     for name in names:

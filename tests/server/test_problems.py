@@ -13,6 +13,8 @@ PNG = {"content-type": "image/png"}
 ELSEWHERE = {
     "overloaded": "test_engine.py, test_limits.py",
     "receive_timeout": "test_serve.py",
+    "space_mismatch": "test_app.py",
+    "deadline_exceeded": "test_exchange.py",
     "headers_too_large": "test_connection.py",
     "too_many_connections": "test_connection.py",
     "unauthorized": "test_keys.py",
