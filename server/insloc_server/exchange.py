@@ -11,10 +11,12 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from insloc_server.decode import decoded
-from insloc_server.engine import Answer, Engine, Place, Want
+from insloc_server.engine import Engine
+from insloc_server.jobs import Answer, Want
 from insloc_server.limits import Body, read_body, time_to_answer
 from insloc_server.metrics import Stages
 from insloc_server.problems import Refusal
+from insloc_server.room import Place
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ class Exchange:
 
     async def compute(self, engine: Engine, images: Sequence[bytes], boxes: list[list[Any]] | None, want: Want) -> Answer:
         """What `want` asks of the images. Room is taken before they are decoded. Refusal, ClientDisconnect."""
-        self._place = engine.take_place(len(images))
+        self._place = engine.take_place(len(images), self.request.scope["insloc_client"], self.until - time.monotonic())
         pixels = decoded(images, self.state.settings)
         future = await self.aside(lambda: engine.submit(pixels, boxes, want, self._place))
         self.stages.mark("decode")

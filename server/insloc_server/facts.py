@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from insloc_hub.space import embedding_space
-from insloc_server.engine import Answer, Engine, Want
+from insloc_server.engine import Engine
+from insloc_server.jobs import Answer, Item, Want
 from insloc_server.outputs import OUTPUTS
 from insloc_server.problems import Refusal
 
@@ -56,16 +57,22 @@ def check_spaces(expected: Sequence[str] | None, engine: Engine, want: Want) -> 
 def answer_head(engine: Engine, answer: Answer) -> dict[str, Any]:
     """An answer without its tensors."""
     want = answer.want
-    images: list[dict[str, Any]] = []
-    for item in answer.items:
-        facts: dict[str, Any] = {"width": item.size_wh[0], "height": item.size_wh[1]}
-        if item.regions is not None:
-            facts |= {"boxes": item.regions.upright.tolist(), "clipped": list(item.regions.clipped)}
-        images.append(facts)
     return {
         "model": identity(engine),
         "transform": want.transform,
         "stride": want.stride if want.needs_map else None,
         "spaces": spaces(engine, want),
-        "images": images,
+        "images": [image_facts(item, error) for item, error in zip(answer.items, answer.errors, strict=True)],
     }
+
+
+def image_facts(item: Item | None, error: Refusal | None) -> dict[str, Any]:
+    """An image of an answer without its tensors; in the place of one that failed, the problem."""
+    facts: dict[str, Any] = {}
+    if item is not None:
+        facts |= {"width": item.size_wh[0], "height": item.size_wh[1]}
+        if item.regions is not None:
+            facts |= {"boxes": item.regions.upright.tolist(), "clipped": list(item.regions.clipped)}
+    if error is not None:
+        facts["error"] = {"code": error.code, "detail": error.detail}
+    return facts

@@ -156,11 +156,19 @@ class Base64Array(BaseModel):
     data: Annotated[str, Field(description="base64 of the numbers, row by row, little end first")]
 
 
-class ImageFeatures(BaseModel):
-    """What one image gave; outputs that were not asked are absent."""
+class ImageError(BaseModel):
+    """Why an image has no features, in an answer that takes what there is."""
 
-    width: Annotated[int, Field(description="Pixels of the upright image")]
-    height: int
+    code: str
+    detail: str
+
+
+class ImageFeatures(BaseModel):
+    """What one image gave; outputs that were not asked are absent. An image that could not be read has its error alone."""
+
+    width: Annotated[int | None, Field(description="Pixels of the upright image")] = None
+    height: int | None = None
+    error: ImageError | None = None
     boxes: Annotated[list[list[float]] | None, Field(description="The boxes as used: clipped to the image")] = None
     clipped: Annotated[list[bool] | None, Field(description="Per box: whether it stuck out of the image")] = None
     pooled: list[float] | Base64Array | None = None

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     )
     batch_images: int = Field(8, ge=1, description="Most images in one forward.")
     queue_images: int = Field(64, ge=1, description="Images in work at a time; beyond that: 429.")
+    queue_bytes: int = Field(256 * MIB, ge=1024, description="Size of the network inputs in work; beyond that: 429.")
     deadline_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="Time to answer in, where a client gives none.")
     max_deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="Most that a client may give.")
     max_body_bytes: int = Field(16 * MIB, ge=1024, description="Size of a request.")

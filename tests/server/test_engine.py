@@ -26,7 +26,7 @@ def start(make_settings):
     yield start
     for engine in engines:
         engine.close()
-        assert not engine._thread.is_alive()
+        assert not engine._compute.thread.is_alive()
 
 
 def pixels(h=40, w=56, seed=0):
@@ -130,6 +130,115 @@ def test_a_cancelled_request_is_not_computed(start, gated):
     first.result(30)
     engine.ping().result(30)
     assert (gate.forwards, engine.in_work) == (before, 0)
+
+
+def test_what_has_no_time_left_is_not_computed(start, gated):
+    extractor, gate = gated
+    engine = start(extractor)
+    gate.shut()
+    first = engine.submit([pixels()], None, want(engine))
+    assert gate.reached.wait(30)
+    place = engine.take_place(1, within_s=0.05)
+    second = engine.submit([pixels()], None, want(engine), place)
+    before = gate.forwards
+    time.sleep(0.06)
+    gate.open.set()
+    first.result(30)
+    with pytest.raises(Refusal) as caught:
+        second.result(30)
+    assert (caught.value.code, gate.forwards) == ("deadline_exceeded", before)
+
+
+def test_a_client_may_ask_for_less_time_but_not_for_more_than_there_is(start, extractor):
+    engine = start(extractor, deadline_s=5, max_deadline_s=8)
+    now = time.monotonic()
+    ends = [engine.take_place(1, within_s=asked).expires - now for asked in (None, 1, 100)]
+    assert ends == pytest.approx([5, 1, 8], abs=0.5)
+
+
+def test_a_polite_client_s_image_is_next_however_many_a_greedy_one_has_sent(start, gated):
+    extractor, gate = gated
+    engine = start(extractor)
+    engine.submit([pixels()], None, want(engine), engine.take_place(1, "polite")).result(30)
+    gate.shut()
+    greedy = [engine.submit([pixels()], None, want(engine), engine.take_place(1, "greedy")) for _ in range(12)]
+    assert gate.reached.wait(30)
+    polite = engine.submit([pixels()], None, want(engine), engine.take_place(1, "polite"))
+    order = []
+    for name, future in [("polite", polite), *(("greedy", one) for one in greedy)]:
+        future.add_done_callback(lambda _, name=name: order.append(name))
+    gate.open.set()
+    wait([polite, *greedy], 30)
+    assert order.index("polite") == 1
+
+
+@pytest.mark.parametrize("mates", [1, 4, 7])
+def test_the_company_of_an_image_does_not_change_its_vectors(start, gated, mates):
+    extractor, gate = gated
+    engine = start(extractor)
+    ask = want(engine, "pooled", "regions")
+    image, boxes = pixels(seed=9), [[3, 4, 30, 33]]
+    alone = engine.submit([image], [boxes], ask).result(30).tensors[0]
+    gate.shut()
+    first = engine.submit([pixels()], [boxes], ask)
+    assert gate.reached.wait(30)
+    others = [engine.submit([pixels(seed=i)], [boxes], ask) for i in range(mates)]
+    ours = engine.submit([image], [boxes], ask)
+    before = gate.forwards
+    gate.open.set()
+    wait([first, ours, *others], 30)
+    assert gate.forwards == before + 1
+    for name, vectors in ours.result().tensors[0].items():
+        assert float(torch.cosine_similarity(vectors.flatten(), alone[name].flatten(), dim=0)) >= 0.999999
+
+
+def test_a_deterministic_answer_is_the_library_s_bit_for_bit_in_any_company(start, gated):
+    extractor, gate = gated
+    engine = start(extractor)
+    image, boxes = pixels(seed=9), [[3, 4, 30, 33]]
+    wanted = extractor([image], boxes=[boxes], outputs=["pooled", "map", "regions"], transform="whole:32")
+    ask = engine.want(["pooled", "map", "regions"], "whole:32", None, True, deterministic=True)
+    gate.shut()
+    first = engine.submit([pixels()], None, want(engine))
+    assert gate.reached.wait(30)
+    same = [engine.submit([image], [boxes], ask) for _ in range(3)]
+    before = gate.forwards
+    gate.open.set()
+    wait([first, *same], 30)
+    assert gate.forwards == before + 3
+    for future in same:
+        got = future.result().tensors[0]
+        assert torch.equal(got["pooled"], wanted.pooled[0]) and torch.equal(got["map"], wanted.map[0])
+        assert torch.equal(got["regions"], wanted.regions[0])
+
+
+def test_with_partial_bad_images_and_boxes_keep_their_place_and_others_their_answer(start, broken):
+    engine = start(broken)
+    black = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    images = [pixels(seed=1), Refusal("image_truncated", "cut short", index=1), black, pixels(seed=2)]
+    boxes = [[[0, 0, 9, 9]], [[0, 0, 9, 9]], [[0, 0, 9, 9]], [[9, 9, 0, 0]]]
+    ask = engine.want(["pooled", "regions"], "whole:32", None, True, partial=True)
+    answer = engine.submit(images, boxes, ask).result(30)
+    codes = [error and error.code for error in answer.errors]
+    assert codes == [None, "image_truncated", "inference_failed", "bad_box"]
+    assert [sorted(one) for one in answer.tensors] == [["pooled", "regions"], [], [], []]
+    with pytest.raises(Refusal, match="cut short"):
+        engine.submit(images, boxes, engine.want(["pooled", "regions"], "whole:32", None, True))
+    assert engine.in_work == 0
+
+
+def test_the_bytes_of_network_inputs_are_bounded_and_given_back(start, gated):
+    extractor, gate = gated
+    one = 4 * 3 * 32 * 64  # whole:32 of a 40 x 56 image, padded
+    engine = start(extractor, queue_bytes=2 * one)
+    gate.shut()
+    first, second = (engine.submit([pixels()], None, want(engine)) for _ in range(2))
+    with pytest.raises(Refusal) as caught:
+        engine.submit([pixels()], None, want(engine))
+    assert caught.value.code == "overloaded" and engine.room.in_work.size == 2 * one
+    gate.open.set()
+    wait([first, second], 30)
+    assert (engine.room.in_work.images, engine.room.in_work.size) == (0, 0)
 
 
 def test_a_ping_is_answered_between_two_jobs_not_after_all(start, gated):

@@ -12,6 +12,9 @@ from insloc_server.problems import CODES, problem_body, refusal_of
 PNG = {"content-type": "image/png"}
 ELSEWHERE = {
     "overloaded": "test_engine.py, test_limits.py",
+    "rate_limited": "test_room.py",
+    "deadline_exceeded": "test_engine.py",
+    "out_of_memory": "test_compute.py",
     "receive_timeout": "test_serve.py",
     "space_mismatch": "test_app.py",
     "deadline_exceeded": "test_exchange.py",

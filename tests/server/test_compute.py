@@ -1,0 +1,175 @@
+"""The thread: what a failing batch costs its company, and that nothing ends the loop."""
+
+import threading
+
+import pytest
+import torch
+
+from insloc_server.batcher import Batcher, Waiting
+from insloc_server.compute import Compute, attempt
+from insloc_server.jobs import Item, Job, Want
+from insloc_server.problems import Refusal
+
+WANT = Want(outputs=("pooled",), transform="eval", stride=16)
+
+
+def item(value):
+    return Item(input=torch.full((3, 2, 2), float(value)), size_wh=(2, 2), regions=None)
+
+
+class Model:
+    """Doubles each image's value; fails as told; notes the batches it was given."""
+
+    def __init__(self, fails=lambda values: None):
+        self.fails = fails
+        self.batches = []
+
+    def compute(self, jobs):
+        values = [int(one.input[0, 0, 0]) for _, one in jobs]
+        self.batches.append(values)
+        error = self.fails(values)
+        if error is not None:
+            raise error
+        return [{"pooled": torch.tensor([2.0 * value])} for value in values]
+
+
+@pytest.fixture
+def thread():
+    compute = Compute(Batcher(8, joint=True))
+    compute.start()
+    yield compute
+    compute.close()
+    assert not compute.thread.is_alive()
+
+
+def submitted(thread, model, values, want=WANT, expires=1e9):
+    """A job of some values, all of which go into the queue together."""
+    job = Job(tuple(item(value) for value in values), want)
+    thread.add([entry(model, job, index, expires) for index in range(len(values))])
+    return job.future
+
+
+def entry(model, job, index, expires=1e9):
+    return Waiting(
+        model=model, client="", key="k", since=job.since, expires=expires, gone=job.future.done, payload=(job, index)
+    )
+
+
+def pairs(values):
+    jobs = [Job((item(value),), WANT) for value in values]
+    return [(job, job.items[0]) for job in jobs]
+
+
+def held(thread):
+    """The thread stands still until the event is set."""
+    reached, go = threading.Event(), threading.Event()
+    thread.call(lambda: (reached.set(), go.wait(30)))
+    assert reached.wait(30)
+    return go
+
+
+def outcome(future):
+    error = future.exception(30)
+    return error.code if error else [float(one["pooled"]) for one in future.result().tensors]
+
+
+def test_a_failing_batch_is_run_again_one_by_one_and_only_the_guilty_one_fails(thread):
+    model = Model(lambda values: RuntimeError("a kernel failed") if 3 in values else None)
+    go = held(thread)
+    futures = [submitted(thread, model, [value]) for value in range(1, 9)]
+    go.set()
+    assert [outcome(f) for f in futures] == [[2.0], [4.0], "inference_failed", [8.0], [10.0], [12.0], [14.0], [16.0]]
+    assert model.batches == [[1, 2, 3, 4, 5, 6, 7, 8], *([value] for value in range(1, 9))]  # once
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits():
+    model = Model(lambda values: RuntimeError("CUDA out of memory. Tried to allocate") if len(values) > 2 else None)
+    jobs = pairs(range(5))
+    assert [float(one["pooled"]) for one in attempt(model, jobs)] == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert model.batches == [[0, 1, 2, 3, 4], [0, 1, 2], [0, 1], [2], [3, 4]]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_an_image_for_which_memory_is_never_enough_is_told_so_and_others_are_served(error):
+    model = Model(lambda values: error if 3 in values else None)
+    outcomes = attempt(model, pairs((1, 2, 3, 4)))
+    assert [one.code if isinstance(one, Refusal) else float(one["pooled"]) for one in outcomes] == [
+        2.0,
+        4.0,
+        "out_of_memory",
+        8.0,
+    ]
+
+
+def test_a_request_fails_with_its_guilty_image_and_the_rest_of_it_is_not_computed(thread):
+    model = Model(lambda values: RuntimeError("no") if 0 in values else None)
+    go = held(thread)
+    future = submitted(thread, model, range(12))
+    go.set()
+    assert outcome(future) == "inference_failed"
+    assert future.exception().facts["index"] == 0
+    thread.call(lambda: None).result(30)
+    assert [8, 9, 10, 11] not in model.batches
+
+
+def test_a_request_that_takes_what_there_is_gets_the_error_in_its_place(thread):
+    model = Model(lambda values: RuntimeError("no") if 1 in values else None)
+    want = Want(outputs=("pooled",), transform="eval", stride=16, partial=True)
+    answer = submitted(thread, model, [5, 1, 6], want).result(30)
+    assert [sorted(one) for one in answer.tensors] == [["pooled"], [], ["pooled"]]
+    assert [error and (error.code, error.facts["index"]) for error in answer.errors] == [None, ("inference_failed", 1), None]
+    bad = Job((Refusal("image_truncated", "cut short"),), want)
+    assert bad.future.result(0).errors[0].code == "image_truncated"  # nothing is left to wait for
+
+
+def test_what_is_cancelled_or_expired_never_reaches_the_model(thread):
+    model = Model()
+    go = held(thread)
+    cancelled, late, good = (submitted(thread, model, [value], expires=e) for value, e in ((1, 1e9), (2, 0.0), (3, 1e9)))
+    assert cancelled.cancel()
+    go.set()
+    assert outcome(good) == [6.0] and outcome(late) == "deadline_exceeded"
+    assert model.batches == [[3]]
+
+
+def test_a_request_can_be_given_up_while_half_of_it_is_computed(thread):
+    first, go = threading.Event(), threading.Event()
+
+    def hold(values):
+        first.set()
+        assert go.wait(30)
+
+    model = Model(hold)
+    future = submitted(thread, model, range(20))
+    assert first.wait(30) and future.cancel()
+    go.set()
+    thread.call(lambda: None).result(30)
+    assert len(model.batches) == 1
+
+
+def test_the_loop_outlives_whatever_a_model_or_a_call_does(thread):
+    class Odd(Model):
+        def compute(self, jobs):
+            return super().compute(jobs)[1:]  # fewer outcomes than images: a bug of ours
+
+    assert outcome(submitted(thread, Odd(), [1])) == "inference_failed"
+    with pytest.raises(ZeroDivisionError):
+        thread.call(lambda: 1 / 0).result(30)
+    assert outcome(submitted(thread, Model(lambda values: KeyError("x")), [1, 2])) == "inference_failed"
+    assert outcome(submitted(thread, Model(), [4])) == [8.0]
+
+
+def test_a_closed_thread_refuses_what_waits_and_what_comes():
+    compute, model = Compute(Batcher(8, joint=True)), Model()
+    compute.start()
+    go = held(compute)
+    waiting = submitted(compute, model, [1])
+    call = compute.call(lambda: None)
+    closing = threading.Thread(target=compute.close)
+    closing.start()
+    assert outcome(waiting) == "not_ready" and call.exception(30).code == "not_ready"
+    go.set()
+    closing.join(30)
+    assert model.batches == []
+    with pytest.raises(Refusal, match="does not run"):
+        submitted(compute, model, [2])
