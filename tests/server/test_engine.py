@@ -245,8 +245,9 @@ def test_a_ping_is_answered_between_two_jobs_not_after_all(start, gated):
     extractor, gate = gated
     engine = start(extractor)
     gate.shut()
-    jobs = [engine.submit([pixels()], None, want(engine)) for _ in range(3)]
+    jobs = [engine.submit([pixels()], None, want(engine))]
     assert gate.reached.wait(30)
+    jobs += [engine.submit([pixels()], None, want(engine)) for _ in range(2)]
     ping = engine.ping()
     time.sleep(0.05)
     assert not ping.done() and engine.oldest_s() > 0.04
