@@ -9,10 +9,10 @@ from fastapi.responses import Response
 
 from insloc_server.answers import JSON, choose_type
 from insloc_server.catalog import check_model, running_engine
-from insloc_server.engine import Answer
 from insloc_server.exchange import Exchange
 from insloc_server.facts import spaces
 from insloc_server.inline import check_values, image_bytes
+from insloc_server.jobs import Answer
 from insloc_server.limits import JSON_TYPE, body_type
 from insloc_server.schema import EmbeddingsRequest, ImageObject, read_as
 

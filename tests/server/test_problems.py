@@ -13,7 +13,6 @@ PNG = {"content-type": "image/png"}
 ELSEWHERE = {
     "overloaded": "test_engine.py, test_limits.py",
     "rate_limited": "test_room.py",
-    "deadline_exceeded": "test_engine.py",
     "out_of_memory": "test_compute.py",
     "receive_timeout": "test_serve.py",
     "space_mismatch": "test_app.py",
