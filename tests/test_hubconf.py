@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from bare import bare_python, closure
 from safetensors.torch import load_file, save_file
 
 from insloc_hub.errors import BadSpec, UnknownName
@@ -158,30 +160,8 @@ def test_no_weights_named_and_none_at_hand_is_an_error_and_never_a_random_model(
         hubconf.insloc("insloc_resnet18.nowhere")
 
 
-def test_nothing_beside_the_declared_packages_is_needed(export: Path, tmp_path: Path) -> None:
-    script = """
-import json, sys
-names = sys.argv[3].split(",")
-for name in names:
-    sys.modules[name] = None  # an import of it is now an ImportError
-sys.path.insert(0, sys.argv[1])
-import hubconf, torch
-model = hubconf.insloc_resnet18(weights=sys.argv[2])
-import insloc_hub
-features = insloc_hub.load(sys.argv[2], device="cpu")([torch.zeros(3, 50, 40, dtype=torch.uint8)], boxes=[[[1, 2, 30, 40]]])
-ours = sorted(n for n in sys.modules if n.startswith("insloc_hub."))
-print(json.dumps({"out": list(model(torch.zeros(1, 3, 64, 64)).shape), "regions": list(features.regions[0].shape),
-                  "training code": [n for n in ours if n.split(".")[1] in ("pretrain", "contrast", "release", "demo", "cli")]}))
-"""
-    assert in_a_fresh_process(script, ROOT, export, ",".join(NOT_DECLARED), cwd=tmp_path) == {
-        "out": [1, 512],
-        "regions": [1, 256],
-        "training code": [],
-    }
-
-
-def test_every_package_that_is_blocked_above_is_blocked() -> None:
-    """So that a misspelt name can't make the test above agree with anything."""
+def test_every_package_that_must_be_absent_is_installed_here() -> None:
+    """So that a misspelt name can't make the test below agree with anything."""
     found = [name for name in NOT_DECLARED if importlib.util.find_spec(name) is None]
     assert found == []
 
@@ -193,3 +173,63 @@ def test_a_checkout_that_was_not_imported_first_says_so(tmp_path: Path) -> None:
     assert spec is not None and spec.loader is not None
     with pytest.warns(UserWarning, match="insloc_hub was imported from .* before; its code is used"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_a_stranger_lists_asks_and_loads_with_the_declared_packages_only(
+    hubconf: ModuleType, export: Path, tmp_path: Path
+) -> None:
+    """A copy of the repository where torch.hub keeps it, and a Python that has really nothing else."""
+    python = bare_python(tmp_path / "bare", hubconf.dependencies)
+    brought = {name.lower().replace("-", "_") for name in closure(hubconf.dependencies)}
+    strange = [name for name in NOT_DECLARED if name not in brought]
+    assert {"jaxtyping", "scipy", "fastapi", "tyro"} <= set(strange)
+    clone = tmp_path / "torch/hub/lab_insloc_hub_main"
+    for name in ("insloc_hub", "eval", "server"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "hubconf.py", clone)
+    script = """
+import importlib.util, json, sys, torch
+from safetensors.torch import load_file
+absent = [name for name in [*sys.argv[2].split(","), "insloc_hub"] if importlib.util.find_spec(name) is None]
+repo = "lab/insloc_hub:main"
+listed = torch.hub.list(repo, trust_repo=True)
+helps = {name: torch.hub.help(repo, name, trust_repo=True).splitlines()[0] for name in listed}
+model = torch.hub.load(repo, "insloc_resnet18", weights=sys.argv[1], trust_repo=True)
+named = torch.hub.load(repo, "insloc", sys.argv[1], num_classes=3, trust_repo=True)
+random = torch.hub.load(repo, "insloc_resnet18", pretrained=False, trust_repo=True)
+file = load_file(sys.argv[1] + "/model.safetensors")
+state = model.state_dict()
+import insloc_hub
+ours = [name.split(".")[1] for name in sys.modules if name.startswith("insloc_hub.")]
+features = insloc_hub.load(sys.argv[1], device="cpu")([torch.zeros(3, 50, 40, dtype=torch.uint8)], boxes=[[[1, 2, 30, 40]]])
+print(json.dumps({
+    "absent": absent, "listed": listed, "helps": helps, "from": insloc_hub.__file__,
+    "equal": state.keys() == file.keys() and all(torch.equal(state[n], file[n]) for n in file),
+    "named": [list(named(torch.zeros(1, 3, 64, 64)).shape), torch.equal(named.conv1.weight, file["conv1.weight"])],
+    "random": torch.equal(random.conv1.weight, file["conv1.weight"]), "regions": list(features.regions[0].shape),
+    "training code": sorted({"pretrain", "contrast", "release", "demo", "cli"} & set(ours)),
+}))
+"""
+    env = {"PATH": os.environ["PATH"], "TORCH_HOME": str(tmp_path / "torch"), "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    words = [python, "-c", script, export, ",".join(strange)]
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "absent": [*strange, "insloc_hub"],
+        "listed": ["insloc", "insloc_resnet18", "insloc_resnet50"],
+        "helps": {
+            name: getattr(hubconf, name).__doc__.splitlines()[0] for name in ("insloc", "insloc_resnet18", "insloc_resnet50")
+        },
+        "from": str(clone / "insloc_hub" / "__init__.py"),
+        "equal": True,
+        "named": [[1, 3], True],
+        "random": False,
+        "regions": [1, 256],
+        "training code": [],
+    }
+
+
+def test_what_the_declared_packages_need_is_not_the_whole_environment(hubconf: ModuleType) -> None:
+    """So that the environment above is a bare one because of its making."""
+    assert {"torch", "timm", "numpy", "pillow"} <= {name.lower() for name in closure(hubconf.dependencies)}
+    assert not {"scipy", "jaxtyping", "fastapi"} & closure(hubconf.dependencies)

@@ -191,7 +191,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if (found := repo.at(revision)) is None:
             return self.refuse(404, "RevisionNotFound", "Invalid rev id")
-        siblings = [{"rfilename": path} for path in found[1]]
+        siblings = [sibling(path, data) for path, data in found[1].items()]
         return self.answer(200, {"id": name, "sha": found[0], "private": repo.private, "siblings": siblings})
 
     def tree(self, body: bytes, allowed: bool, name: str, revision: str) -> None:
@@ -238,6 +238,13 @@ def entry(path: str, data: bytes) -> dict[str, Any]:
     if path.endswith(LARGE):
         found["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
     return found
+
+
+def sibling(path: str, data: bytes) -> dict[str, Any]:
+    """As `entry`, in the words of model_info(files_metadata=True)."""
+    found = entry(path, data)
+    large = {"lfs": {"sha256": found["lfs"]["oid"], **found["lfs"]}} if "lfs" in found else {}
+    return {"rfilename": path, "size": len(data), "blobId": found["oid"], **large}
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -18,47 +17,16 @@ from insloc_hub.errors import BadData, BadRun, BadSpec, InslocError
 from insloc_hub.files import sha256_file, write_json
 from insloc_hub.models.create import create_model, weights_digest
 from insloc_hub.models.listing import card_scores, table
-from insloc_hub.pretrain.options import RunOptions
-from insloc_hub.pretrain.run import pretrain
-from insloc_hub.recipe import Recipe
 from insloc_hub.records import DataFacts, Metric, ModelFacts, Result
 from insloc_hub.release.edits import BEGIN, END
-from insloc_hub.release.export import export_run
-from insloc_hub.release.hub_folder import Wish, check_features
-from insloc_hub.release.publish import publish
+from insloc_hub.release.hub_folder import check_features
 from insloc_hub.release.upload import CannotPublish
 
 REPO = "lab/test_resnet.insloc_c4_photos"
 FILES = {"config.json", "model.safetensors", "README.md"}
-COMMAND = "insloc publish runs/first --repo lab/test_resnet.insloc_c4_photos"
+COMMAND = "insloc publish runs/first --repo lab/test_resnet.insloc_c4_photos"  # as conftest.py says it was
 
 Push = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def small_run(photos: Path, tiny: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """A run of 2 steps of timm's smallest ResNet with its RUN/model; copy it before changing it."""
-    run = tmp_path_factory.mktemp("publish") / "run"
-    pretrain(tiny(arch="test_resnet"), RunOptions(data=photos, run=run, steps=2))
-    export_run(run)
-    return run
-
-
-@pytest.fixture
-def push(small_run: Path, tmp_path: Path) -> Push:
-    """`insloc publish` of a finished run: the lines it says."""
-
-    def run(source: Path = small_run, repo: str = REPO, **wishes: Any) -> list[str]:
-        said: list[str] = []
-        publish(Wish(source=source, repo=repo, out=tmp_path / "published", **wishes), COMMAND, said.append)
-        return said
-
-    return run
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "published" / REPO
 
 
 def text_of(hub: Registry, name: str = "README.md") -> str:
