@@ -14,13 +14,24 @@ from insloc_server.catalog import model, models
 from insloc_server.embeddings import embeddings
 from insloc_server.engine import Engine
 from insloc_server.features import features
-from insloc_server.health import livez, metrics, readyz
+from insloc_server.health import livez, metrics, readyz, startupz, v2_live, v2_model, v2_model_ready, v2_ready, v2_server
 from insloc_server.keys import Keyed, read_keyring
 from insloc_server.limits import Budget
 from insloc_server.metrics import Metrics, Observed
 from insloc_server.openapi import EMBEDDINGS, FEATURES, FEATURES_RESPONSES, PROBLEMS
 from insloc_server.problems import install
-from insloc_server.schema import EmbeddingsAnswer, FeaturesAnswer, Health, ModelFacts, ModelList
+from insloc_server.schema import (
+    EmbeddingsAnswer,
+    FeaturesAnswer,
+    Health,
+    ModelFacts,
+    ModelList,
+    V2Live,
+    V2Model,
+    V2ModelReady,
+    V2Ready,
+    V2Server,
+)
 from insloc_server.settings import Settings
 
 
@@ -54,14 +65,26 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
     app.state.metrics = Metrics()
     app.state.budget = Budget(settings.max_held_bytes)
     app.state.engine = None
+    app.state.draining = False
     install(app)
     app.add_middleware(Keyed, keyring=read_keyring(settings))
     app.add_middleware(Observed, metrics=app.state.metrics)
+    add_routes(app)
+    return app
+
+
+def add_routes(app: FastAPI) -> None:
+    """Which function answers which path."""
     app.post("/v1/features", response_model=FeaturesAnswer, openapi_extra=FEATURES, responses=FEATURES_RESPONSES)(features)
     app.post("/v1/embeddings", response_model=EmbeddingsAnswer, openapi_extra=EMBEDDINGS, responses=PROBLEMS)(embeddings)
-    app.get("/v1/models", response_model=ModelList)(models)
-    app.get("/v1/models/{name:path}", response_model=ModelFacts)(model)
+    app.get("/v1/models", response_model=ModelList, responses=PROBLEMS)(models)
+    app.get("/v1/models/{name:path}", response_model=ModelFacts, responses=PROBLEMS)(model)
     app.get("/livez", response_model=Health)(livez)
-    app.get("/readyz", response_model=Health)(readyz)
+    app.get("/startupz", response_model=Health, responses=PROBLEMS)(startupz)
+    app.get("/readyz", response_model=Health, responses=PROBLEMS)(readyz)
     app.get("/metrics", response_class=Response)(metrics)
-    return app
+    app.get("/v2", response_model=V2Server)(v2_server)
+    app.get("/v2/health/live", response_model=V2Live)(v2_live)
+    app.get("/v2/health/ready", response_model=V2Ready, responses=PROBLEMS)(v2_ready)
+    app.get("/v2/models/{name:path}/ready", response_model=V2ModelReady, responses=PROBLEMS)(v2_model_ready)
+    app.get("/v2/models/{name:path}", response_model=V2Model, responses=PROBLEMS)(v2_model)

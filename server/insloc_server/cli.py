@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import sys
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     from insloc_hub.models.spec import parse_spec
     from insloc_server.keys import read_keyring
-    from insloc_server.process import listening, until_stopped
+    from insloc_server.process import Forced, listening, until_stopped
 
     parse_spec(settings.model)
     read_keyring(settings)
@@ -40,7 +41,10 @@ def serve(settings: Settings) -> None:
         logging.getLogger(__name__).info("loading %s", settings.model)
         from insloc_server.serve import serve as start
 
-        start(settings, listener)
+        try:
+            start(settings, listener)
+        except Forced:
+            os._exit(0)  # the end of torch's threads and modules takes seconds
 
 
 def schema() -> None:

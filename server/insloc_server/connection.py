@@ -16,6 +16,7 @@ from insloc_server.problems import Refusal, problem_response
 from insloc_server.settings import Settings
 
 LINGER_S = 2.0  # what a refused client still sends is read and dropped, so that it gets to the answer
+LAST_CHANCE_S = 0.3  # a request may be on its way, or in the kernel, when the server ends
 UNREAD_S = 10.0  # how often it is looked whether a client reads its answer
 SURPLUS = 2  # times max_connections that are heard at all: those beyond the limit are answered, with a refusal
 
@@ -27,6 +28,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self.settings = settings
         self.surplus = False
+        self.last = False  # the server ends
         self.in_head = False
         self.deaf = False  # what still comes is dropped
         self.lingering = False  # the answer is sent, its end too
@@ -94,6 +96,8 @@ class Connection(HttpToolsProtocol):
             detail = "too many connections are open; close those that you don't use"
             self.scope["insloc_refusal"] = Refusal("too_many_connections", detail, retry_after=1)  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        if self.last:
+            self.cycle.keep_alive = False
         self.cycle.transport = _Ending(self)  # type: ignore[assignment]
 
     def on_response_complete(self) -> None:
@@ -101,6 +105,18 @@ class Connection(HttpToolsProtocol):
         if not self.lingering:  # else no further one can be sent
             super().on_response_complete()
         self._watch_reading()
+
+    def shutdown(self) -> None:
+        """The server ends: one more answer at most; what has not been asked for in a moment is not coming."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        self.last = True
+        if self._idle():
+            self.loop.call_later(LAST_CHANCE_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self._idle() and not self.lingering:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """What can't be parsed gets a problem body, too."""

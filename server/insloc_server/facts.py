@@ -35,6 +35,19 @@ def model_facts(engine: Engine) -> dict[str, Any]:
     }
 
 
+def tensor_facts(engine: Engine) -> dict[str, Any]:
+    """The same in the words of the Open Inference Protocol; -1 where a length varies: images, boxes, rows, columns."""
+    channels = engine.extractor.channels[engine.extractor.default_stride]
+    shapes = {"pooled": [-1, engine.pooled], "map": [-1, channels, -1, -1], "regions": [-1, channels]}
+    return {
+        "name": engine.name,
+        "versions": [engine.extractor.sha256],
+        "platform": "pytorch_timm",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": name, "datatype": "FP32", "shape": shape} for name, shape in shapes.items()],
+    }
+
+
 def spaces(engine: Engine, want: Want) -> dict[str, str]:
     """The id of the embedding space of each output."""
     sha256, arithmetic = engine.extractor.sha256, engine.extractor.precision

@@ -1,11 +1,17 @@
-"""What an orchestrator asks: does the process answer, can it serve, how much has it done."""
+"""What an orchestrator asks: does the process answer, can it serve, how much has it done.
+
+Beside our paths stand the health and metadata names of the Open Inference Protocol (KServe v2). Its /infer is not here.
+"""
 
 import asyncio
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from insloc_server.catalog import running_engine
+from insloc_hub import __version__
+from insloc_server.catalog import check_model, running_engine
+from insloc_server.facts import tensor_facts
 from insloc_server.problems import Refusal
 
 
@@ -15,7 +21,15 @@ async def livez() -> dict[str, str]:
 
 
 async def readyz(request: Request) -> dict[str, str]:
-    """A warm-up forward has passed, and the compute thread answers now; 503 otherwise."""
+    """A warm-up forward has passed, the compute thread answers now, and the server is not about to stop; else 503."""
+    if request.app.state.draining:
+        raise Refusal("not_ready", "the server is stopping")
+    await startupz(request)
+    return {"status": "ok"}
+
+
+async def startupz(request: Request) -> dict[str, str]:
+    """The model is loaded, a warm-up forward has passed, and the compute thread answers now."""
     ping = asyncio.wrap_future(running_engine(request).ping())
     done, _ = await asyncio.wait([ping], timeout=request.app.state.settings.ready_timeout_s)
     if not done:
@@ -23,6 +37,37 @@ async def readyz(request: Request) -> dict[str, str]:
         raise Refusal("not_ready", "the compute thread does not answer")
     ping.result()
     return {"status": "ok"}
+
+
+async def v2_server() -> dict[str, Any]:
+    """Open Inference Protocol: the server."""
+    return {"name": "insloc-server", "version": __version__, "extensions": []}
+
+
+async def v2_live() -> dict[str, bool]:
+    """Open Inference Protocol: as /livez."""
+    return {"live": True}
+
+
+async def v2_ready(request: Request) -> dict[str, bool]:
+    """Open Inference Protocol: as /readyz."""
+    await readyz(request)
+    return {"ready": True}
+
+
+async def v2_model(name: str, request: Request) -> dict[str, Any]:
+    """Open Inference Protocol: a model's tensors."""
+    engine = running_engine(request)
+    check_model(name, engine)
+    return tensor_facts(engine)
+
+
+async def v2_model_ready(name: str, request: Request) -> dict[str, Any]:
+    """Open Inference Protocol: the model can compute."""
+    engine = running_engine(request)
+    check_model(name, engine)
+    await readyz(request)
+    return {"name": engine.name, "ready": True}
 
 
 async def metrics(request: Request) -> Response:

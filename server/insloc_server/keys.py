@@ -16,7 +16,7 @@ from insloc_hub.errors import InslocError
 from insloc_server.problems import Refusal
 from insloc_server.settings import PREFIX, Settings
 
-OPEN_PATHS = ("/livez", "/readyz")
+OPEN_PATHS = ("/livez", "/startupz", "/readyz", "/v2/health/live", "/v2/health/ready")
 """What an orchestrator asks without a key."""
 
 SHORTEST = 16

@@ -18,7 +18,7 @@ from insloc_server.problems import Refusal, problem_response
 
 log = logging.getLogger(__name__)
 
-ROUTES = ("/v1/features", "/v1/embeddings", "/v1/models", "/livez", "/readyz", "/metrics", "/openapi.json")
+ROUTES = ("/v1/features", "/v1/embeddings", "/v1/models", "/livez", "/startupz", "/readyz", "/metrics", "/openapi.json", "/v2")
 STAGES = ("recv", "decode", "queue", "infer", "encode")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ID = re.compile(r"[!-~]{1,64}")  # printable and short enough to repeat
@@ -119,8 +119,9 @@ class Observed:
                 outcome = headers.get(b"x-insloc-code", b"ok").decode()
                 kept = [pair for pair in message["headers"] if pair[0] != b"x-insloc-code"]  # ours alone
                 message["headers"] = [*kept, (b"x-request-id", name.encode())]
-                if "insloc_refusal" in scope or (has_body(scope) and not whole):
-                    message["headers"].append((b"connection", b"close"))  # what is still to come is not read
+                unread = has_body(scope) and not whole  # what is still to come is not read
+                if unread or "insloc_refusal" in scope or scope["app"].state.draining:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -15,6 +15,10 @@ class Stopped(BaseException):
     """A signal asked the process to end. No Exception: what catches those while a model loads must not catch this."""
 
 
+class Forced(Stopped):
+    """A second signal did: nothing is waited for."""
+
+
 def listening(settings: Settings) -> AbstractContextManager[socket.socket]:
     """The socket that the settings ask for, as by `bound`."""
     return bound(settings.host, settings.port, f"--port or {PREFIX}PORT")

@@ -215,9 +215,53 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """Answer of /livez and /readyz."""
+    """Answer of /livez, /startupz and /readyz."""
 
     status: Literal["ok"]
+
+
+class V2Server(BaseModel):
+    """Answer of /v2."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class V2Live(BaseModel):
+    """Answer of /v2/health/live."""
+
+    live: Literal[True]
+
+
+class V2Ready(BaseModel):
+    """Answer of /v2/health/ready."""
+
+    ready: Literal[True]
+
+
+class V2ModelReady(V2Ready):
+    """Answer of /v2/models/{name}/ready."""
+
+    name: str
+
+
+class V2Tensor(BaseModel):
+    """A tensor that goes in or comes out."""
+
+    name: str
+    datatype: Literal["BYTES", "FP32"]
+    shape: Annotated[list[int], Field(description="-1 where a length varies")]
+
+
+class V2Model(BaseModel):
+    """Answer of /v2/models/{name}."""
+
+    name: str
+    versions: Annotated[list[str], Field(description="Digest of the weights")]
+    platform: str
+    inputs: list[V2Tensor]
+    outputs: list[V2Tensor]
 
 
 class ProblemBody(BaseModel):

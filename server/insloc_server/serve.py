@@ -16,7 +16,8 @@ from insloc_hub.errors import InslocError
 from insloc_hub.models.extractor import Extractor
 from insloc_server.app import create_app
 from insloc_server.connection import Connection
-from insloc_server.process import listening, url_of
+from insloc_server.drain import Server
+from insloc_server.process import Forced, listening, url_of
 from insloc_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,10 @@ POLL_S = 0.02
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
-    """Load the model and serve on `listener` until SIGTERM or SIGINT; requests in work are finished. InslocError."""
+    """Load the model and serve on `listener` until SIGTERM or SIGINT; requests in work are finished. InslocError.
+
+    Ends with Stopped, as the signal asks; with Forced if there was a second one.
+    """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     server = make_server(settings, load(settings.model, settings.device, settings.precision))
@@ -63,17 +67,19 @@ def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[
             thread.join()
 
 
-def run(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve until told to stop; the compute thread ends too where uvicorn skips the app's end (a second Ctrl-C)."""
+def run(server: Server, listener: socket.socket) -> None:
+    """Serve until told to stop. Forced: by a second signal, with threads that still run."""
     try:
         server.run(sockets=[listener])
     finally:
+        if server.force_exit:
+            raise Forced
         engine = server.config.app.state.engine  # type: ignore[union-attr]
         if engine is not None:
             engine.close()
 
 
-def make_server(settings: Settings, extractor: Extractor) -> uvicorn.Server:
+def make_server(settings: Settings, extractor: Extractor) -> Server:
     """uvicorn around the app, with our limits and without logging of its own."""
     config = uvicorn.Config(
         create_app(settings, extractor),
@@ -87,4 +93,4 @@ def make_server(settings: Settings, extractor: Extractor) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    return uvicorn.Server(config)
+    return Server(config)

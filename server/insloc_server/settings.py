@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="Time for a request's body to arrive.")
     min_body_rate: int = Field(1000, ge=1, description="Bytes a second that a body needs after 5 s; an answer's reader too.")
     ready_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="Time for the compute thread to answer.")
+    drain_delay_s: float = Field(
+        5.0, ge=0, allow_inf_nan=False, description="After SIGTERM, time to answer as before while /readyz says 503."
+    )
     drain_timeout_s: int = Field(25, ge=0, description="At the end, time for requests in work to finish.")
 
     @model_validator(mode="after")

@@ -189,5 +189,22 @@ def test_a_request_may_name_the_model_it_means(client, png, post_raw):
 
 
 def test_health_says_that_the_process_and_the_model_answer(client):
-    for path in ("/livez", "/readyz"):
+    for path in ("/livez", "/startupz", "/readyz"):
         assert (client.get(path).status_code, client.get(path).json()) == (200, {"status": "ok"})
+
+
+def test_the_open_inference_protocol_s_names_say_the_same(client, extractor):
+    assert client.get("/v2").json()["name"] == "insloc-server"
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    name = "random:resnet18@1"
+    assert client.get(f"/v2/models/{name}/ready").json() == {"name": name, "ready": True}
+    facts = client.get(f"/v2/models/{name}").json()
+    assert (facts["name"], facts["versions"]) == (name, [extractor.sha256])
+    assert {one["name"]: one["shape"] for one in facts["outputs"]} == {
+        "pooled": [-1, 512],
+        "map": [-1, 256, -1, -1],
+        "regions": [-1, 256],
+    }
+    for path in ("/v2/models/other", "/v2/models/other/ready"):
+        assert client.get(path).json()["code"] == "model_not_found"

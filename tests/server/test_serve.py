@@ -1,19 +1,14 @@
 """A real server: over sockets, with clients that misbehave, and gone without a trace afterwards."""
 
-import http.client
 import json
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from wire import ask, connect, head, metric, send, wait_for
+from wire import ask, connect, head, metric, send, upload, wait_for
 
 from insloc_hub.errors import InslocError
 from insloc_server.process import listening
@@ -134,64 +129,6 @@ def test_requests_in_parallel_get_their_own_answers(url, extractor, picture, pac
         assert max(abs(a - float(b)) for a, b in zip(got[i], wanted[i], strict=True)) < 1e-5
 
 
-@contextmanager
-def command(folder):
-    """The command in a process of its own: the process and its URL."""
-    words = [sys.executable, "-m", "insloc_server.cli", "--model", "random:resnet18@1", "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
-        assert process.stderr is not None
-        assert "loading random:resnet18@1" in process.stderr.readline()
-        line = process.stderr.readline()
-        assert "serving random:resnet18@1 at http://127.0.0.1:" in line, line
-        url = line.split(" at ")[1].strip()
-        wait_for(lambda: answers(url), 60)
-        yield process, url
-        assert process.poll() is not None
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=5)
-
-
-def upload(url, png):
-    """A request whose last ten bytes are still to come."""
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
-    connection.putrequest("POST", "/v1/features")
-    connection.putheader("content-type", "image/png")
-    connection.putheader("content-length", str(len(png)))
-    connection.endheaders()
-    connection.send(png[:-10])
-    time.sleep(0.3)  # the server has it and waits
-    return connection
-
-
-def test_sigterm_lets_the_request_in_work_finish_and_ends_with_zero(png, tmp_path):
-    with command(tmp_path) as (process, url):
-        connection = upload(url, png)
-        start = time.monotonic()
-        process.terminate()
-        time.sleep(0.5)
-        connection.send(png[-10:])
-        response = connection.getresponse()
-        assert response.status == 200 and len(json.load(response)["images"][0]["pooled"]) == 512
-        connection.close()
-        assert process.wait(10) == 0
-        assert time.monotonic() - start < 10
-        assert process.stderr.read() == ""
-
-
-def test_a_second_ctrl_c_ends_at_once(png, tmp_path):
-    with command(tmp_path) as (process, url):
-        connection = upload(url, png)
-        start = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
-        assert time.monotonic() - start < 8  # the drain timeout is 25 s
-        connection.close()
-
-
 def test_what_does_not_finish_in_time_is_told_that_the_server_stops(extractor, make_settings, png):
     before = set(threading.enumerate())
     with running(make_settings(drain_timeout_s=1), extractor) as url:
@@ -202,20 +139,3 @@ def test_what_does_not_finish_in_time_is_told_that_the_server_stops(extractor, m
     assert (response.status, json.load(response)["code"]) == (503, "not_ready")
     connection.close()
     assert set(threading.enumerate()) == before
-
-
-def answers(url):
-    try:
-        return urllib.request.urlopen(f"{url}/readyz", timeout=5).status == 200
-    except OSError:
-        return False
-
-
-def test_a_signal_while_the_model_loads_ends_with_zero_at_once(tmp_path):
-    command = [sys.executable, "-m", "insloc_server.cli", "--model", "random:resnet18", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        assert process.stderr is not None
-        assert "loading random:resnet18" in process.stderr.readline()
-        process.terminate()
-        assert process.wait(10) == 0
-        assert process.stderr.read() == ""

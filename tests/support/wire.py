@@ -4,9 +4,14 @@ import http.client
 import io
 import json
 import socket
+import subprocess
+import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +65,47 @@ def ask(url: str, image: bytes, path: str = "/v1/features", **headers: str) -> A
     request = urllib.request.Request(url + path, data=image, headers={"content-type": "image/png", **headers})
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
+
+
+def upload(url: str, data: bytes, path: str = "/v1/features") -> http.client.HTTPConnection:
+    """A request whose last ten bytes are still to come."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection.putrequest("POST", path)
+    connection.putheader("content-type", "image/png")
+    connection.putheader("content-length", str(len(data)))
+    connection.endheaders()
+    connection.send(data[:-10])
+    time.sleep(0.3)  # the server has it and waits
+    return connection
+
+
+def status(url: str, path: str) -> int:
+    """Status of a GET; 0 if nobody answers."""
+    try:
+        with urllib.request.urlopen(url + path, timeout=5) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@contextmanager
+def command(folder: Path, *words: str, model: str = "random:resnet18@1") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`insloc-server` in a process of its own, which must have ended when the block does: the process and its URL."""
+    line = [sys.executable, "-m", "insloc_server.cli", "--model", model, "--port", "0", "--device", "cpu", *words]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline() + process.stderr.readline()
+        assert f"serving {model} at http://127.0.0.1:" in said, said
+        url = said.split(" at ")[1].strip()
+        try:
+            wait_for(lambda: status(url, "/readyz") == 200, 60)
+            yield process, url
+            assert process.poll() is not None
+        finally:
+            process.kill()
+    assert status(url, "/livez") == 0
 
 
 def metric(url: str, name: str) -> float | None:

@@ -1,0 +1,97 @@
+"""The end of a server: said early, nothing that was let in is lost, nothing is left."""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+from wire import command, connect, head, read, status, upload, wait_for
+
+PATH = "/v1/features?transform=whole:32"
+
+
+class Load:
+    """Clients that ask until they are turned away; every request is counted, with what became of it."""
+
+    def __init__(self, url, png, clients, keep):
+        self.url, self.png, self.keep = url, png, keep
+        self.answered, self.lost, self.statuses = 0, [], set()
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self):
+        kept = None
+        while True:
+            connection = kept or http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+            try:
+                connection.connect() if kept is None else None
+            except OSError:
+                return  # turned away at the door
+            try:
+                connection.request("POST", PATH, self.png, {"content-type": "image/png"})
+                response = connection.getresponse()
+                response.read()
+            except OSError as error:
+                with self.lock:
+                    self.lost.append(repr(error))
+                return
+            with self.lock:
+                self.answered += 1
+                self.statuses.add(response.status)
+            kept = connection if self.keep and response.headers.get("connection") != "close" else connection.close()
+
+
+def test_a_server_that_is_told_to_end_says_so_and_loses_no_request(png, tmp_path):
+    """Eight clients under way, half of them with a connection for each request, and an upload that is half here."""
+    with command(tmp_path, "--drain-delay-s", "1.5") as (process, url):
+        loads = [Load(url, png, 4, keep) for keep in (False, True)]
+        wait_for(lambda: min(load.answered for load in loads) > 10, 60)
+        begun = upload(url, png)
+        start = time.monotonic()
+        process.terminate()
+        wait_for(lambda: status(url, "/readyz") == 503, 1)
+        assert (status(url, "/v2/health/ready"), status(url, "/livez"), status(url, "/startupz")) == (503, 200, 200)
+        with connect(url) as connection:
+            connection.sendall(head("GET", "/livez"))
+            assert read(connection)[1]["connection"] == "close"  # whoever keeps connections is sent away in time
+        wait_for(lambda: status(url, "/livez") == 0)
+        assert time.monotonic() - start > 1.5
+        begun.send(png[-10:])
+        response = begun.getresponse()
+        assert response.status == 200 and len(json.load(response)["images"][0]["pooled"]) == 512
+        begun.close()
+        assert process.wait(15) == 0
+        for thread in [thread for load in loads for thread in load.threads]:
+            thread.join(10)
+        assert process.stderr.read() == ""
+    for load in loads:
+        assert (load.lost, load.statuses) == ([], {200})
+
+
+def test_a_second_signal_ends_at_once(png, tmp_path):
+    with command(tmp_path) as (process, url):
+        connection = upload(url, png)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None  # the request in work has 25 s
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - start < 1
+        connection.close()
+
+
+def test_a_signal_while_the_model_loads_ends_with_zero_at_once(tmp_path):
+    command = [sys.executable, "-m", "insloc_server.cli", "--model", "random:resnet18", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert "loading random:resnet18" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
