@@ -34,13 +34,15 @@ def choose_type(accept: str, types: Sequence[str] = TYPES) -> str:
     return best
 
 
-def check_form(answer_type: str, outputs: Sequence[str], images: int) -> None:
+def check_form(answer_type: str, outputs: Sequence[str], images: int, partial: bool) -> None:
     """Refusal: not_acceptable where what is asked is not the one array that npy holds."""
     if answer_type != NPY:
         return
     if len(outputs) > 1 or (images > 1 and outputs[0] != "pooled"):
         detail = "one array: one output of one image, or `pooled` of several"
         raise Refusal("not_acceptable", f"{NPY} holds {detail}; {SAFETENSORS} holds any number")
+    if partial:
+        raise Refusal("not_acceptable", f"{NPY} has no place for the error of an image; {SAFETENSORS} has (on_error=partial)")
 
 
 def answer_bytes(head: dict[str, Any], tensors: Sequence[dict[str, Tensor]], answer_type: str, encoding: str) -> bytes:

@@ -26,12 +26,14 @@ from insloc_server.schema import (
     Health,
     ModelFacts,
     ModelList,
+    SelfTest,
     V2Live,
     V2Model,
     V2ModelReady,
     V2Ready,
     V2Server,
 )
+from insloc_server.selftest import reference_of, selftest
 from insloc_server.settings import Settings
 
 
@@ -48,6 +50,7 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
         try:
             # Passed or not: /readyz says it from here on.
             await asyncio.gather(asyncio.wrap_future(engine.warm), return_exceptions=True)
+            await asyncio.gather(reference_of(engine, app.state.references), return_exceptions=True)
             yield
         finally:
             await asyncio.to_thread(engine.close)
@@ -66,6 +69,7 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
     app.state.budget = Budget(settings.max_held_bytes)
     app.state.engine = None
     app.state.draining = False
+    app.state.references = {}
     install(app)
     app.add_middleware(Keyed, keyring=read_keyring(settings))
     app.add_middleware(Observed, metrics=app.state.metrics)
@@ -78,6 +82,7 @@ def add_routes(app: FastAPI) -> None:
     app.post("/v1/features", response_model=FeaturesAnswer, openapi_extra=FEATURES, responses=FEATURES_RESPONSES)(features)
     app.post("/v1/embeddings", response_model=EmbeddingsAnswer, openapi_extra=EMBEDDINGS, responses=PROBLEMS)(embeddings)
     app.get("/v1/models", response_model=ModelList, responses=PROBLEMS)(models)
+    app.get("/v1/models/{name:path}/selftest", response_model=SelfTest, responses=PROBLEMS)(selftest)
     app.get("/v1/models/{name:path}", response_model=ModelFacts, responses=PROBLEMS)(model)
     app.get("/livez", response_model=Health)(livez)
     app.get("/startupz", response_model=Health, responses=PROBLEMS)(startupz)

@@ -10,10 +10,11 @@ from insloc_server.problems import Refusal
 from insloc_server.settings import Settings
 
 
-def decoded(images: Sequence[bytes], settings: Settings) -> Iterator[Tensor]:
+def decoded(images: Sequence[bytes], settings: Settings, *, partial: bool = False) -> Iterator[Tensor | Refusal]:
     """uint8 [3 h w] of each image, decoded when it is asked for, so that one is held at a time.
 
-    Refusal: the decoder's code, with `index`. All limits, also that on the sum of the pixels, hold from the header.
+    Refusal: the decoder's code, with `index`; where `partial`, it takes the image's place. All limits, also that on the sum
+    of the pixels, hold from the header.
     """
     left = settings.max_request_pixels
     for index, data in enumerate(images):
@@ -21,7 +22,11 @@ def decoded(images: Sequence[bytes], settings: Settings) -> Iterator[Tensor]:
         try:
             pixels = decode(data, limits)
         except BadImage as error:
-            raise _refusal(error, index, limits, settings) from None
+            refusal = _refusal(error, index, limits, settings)
+            if not partial:
+                raise refusal from None
+            yield refusal
+            continue
         left -= pixels.shape[1] * pixels.shape[2]
         yield pixels
 

@@ -53,7 +53,7 @@ class Exchange:
     async def compute(self, engine: Engine, images: Sequence[bytes], boxes: list[list[Any]] | None, want: Want) -> Answer:
         """What `want` asks of the images. Room is taken before they are decoded. Refusal, ClientDisconnect."""
         self._place = engine.take_place(len(images), self.request.scope["insloc_client"], self.until - time.monotonic())
-        pixels = decoded(images, self.state.settings)
+        pixels = decoded(images, self.state.settings, partial=want.partial)
         future = await self.aside(lambda: engine.submit(pixels, boxes, want, self._place))
         self.stages.mark("decode")
         answer = await self._outcome(future)

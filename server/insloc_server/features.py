@@ -33,8 +33,11 @@ async def features(request: Request, query: Annotated[RawQuery, Query()]) -> Res
         check_model(ask.model, engine)
         boxes = None if ask.boxes is None else count_boxes(ask.boxes, len(images), exchange.state.settings)
         encoding = ask.encoding if answer_type == JSON else "safetensors"
-        want = engine.want(ask.outputs, ask.transform, ask.stride, boxes is not None, encoding)
-        check_form(answer_type, want.outputs, len(images))
+        partial, exact = ask.on_error == "partial", ask.deterministic
+        want = engine.want(
+            ask.outputs, ask.transform, ask.stride, boxes is not None, encoding, partial=partial, deterministic=exact
+        )
+        check_form(answer_type, want.outputs, len(images), partial)
         check_spaces(ask.expect_space, engine, want)
         answer = await exchange.compute(engine, images, boxes, want)
         head = answer_head(engine, answer)

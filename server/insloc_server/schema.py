@@ -47,6 +47,13 @@ Spaces = Annotated[
     list[Annotated[str, Field(max_length=100)]] | None,
     Field(max_length=3, description="Embedding spaces that the client expects; 409 where one is not the answer's."),
 ]
+OnError = Annotated[
+    Literal["fail", "partial"],
+    Field(description="What an image that can't be read or computed does: fail the request, or put its error in its place."),
+]
+Deterministic = Annotated[
+    bool, Field(description="Each image alone, through the plain model: bit for bit the library's numbers; slower.")
+]
 ModelName = Annotated[str | None, Field(max_length=300, description="Id of the model; by default the one that is served.")]
 
 
@@ -70,6 +77,8 @@ class FeaturesRequest(BaseModel):
     encoding: Encoding = "float"
     model: ModelName = None
     expect_space: Spaces = None
+    on_error: OnError = "fail"
+    deterministic: Annotated[Deterministic, Field(strict=True)] = False
 
 
 class RawQuery(BaseModel):
@@ -84,6 +93,8 @@ class RawQuery(BaseModel):
     encoding: Encoding = "float"
     model: ModelName = None
     expect_space: Annotated[Spaces, BeforeValidator(split_commas)] = None
+    on_error: OnError = "fail"
+    deterministic: Deterministic = False
 
 
 class JsonRequest(FeaturesRequest):
@@ -212,6 +223,18 @@ class ModelList(BaseModel):
     """Answer of /v1/models."""
 
     models: list[ModelFacts]
+
+
+class SelfTest(BaseModel):
+    """Answer of /v1/models/{name}/selftest."""
+
+    model: str
+    ok: Annotated[bool, Field(description="Both cosines are at least `threshold`")]
+    cosine: Annotated[float, Field(description="Of the served vector and the one stored when the model was loaded")]
+    cosine_plain: Annotated[float, Field(description="Of the served vector and the plain model's")]
+    threshold: float
+    space: Annotated[str, Field(description="Id of the embedding space")]
+    vector: Annotated[Base64Array, Field(description="The served vector, to compare with another server's")]
 
 
 class Health(BaseModel):

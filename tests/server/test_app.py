@@ -173,6 +173,31 @@ def test_a_bad_image_names_its_index_and_leaves_others_alone(client, png, post):
     assert torch.equal(before[1]["pooled"], after[1]["pooled"])
 
 
+@pytest.mark.parametrize("form", ANSWERS)
+def test_what_there_is_can_be_asked_for_beside_a_bad_image(client, extractor, png, post, form):
+    files = [png, png[:-400], b"no image", png]
+    boxes = [BOXES, BOXES, [], [[9, 9, 0, 0]]]
+    response = post(client, files, boxes=boxes, transform="whole:64", on_error="partial", **ANSWERS[form])
+    got, head = tensors(response)
+    errors = [image.get("error", {}).get("code") for image in head["images"]]
+    assert errors == [None, "image_truncated", "unsupported_image", "bad_box"]
+    assert [sorted(one) for one in got] == [["pooled", "regions"], [], [], []]
+    assert_close(got[0]["regions"], extractor([png], boxes=[BOXES], transform="whole:64").regions[0])
+    assert post(client, files[:3]).status_code == 422  # whoever does not ask for it gets all or nothing
+
+
+def test_one_array_has_no_place_for_an_error(client, png, post):
+    response = post(client, [png, b"no image"], accept="application/x-npy", on_error="partial")
+    assert (response.status_code, response.json()["code"]) == (406, "not_acceptable")
+
+
+def test_a_deterministic_answer_is_the_library_s_bit_for_bit(client, extractor, png, post_raw):
+    response = post_raw(client, png, boxes=BOXES, transform="whole:64", encoding="base64", deterministic="true")
+    (got,), _ = tensors(response)
+    wanted = extractor([png], boxes=[BOXES], transform="whole:64")
+    assert torch.equal(got["pooled"], wanted.pooled[0]) and torch.equal(got["regions"], wanted.regions[0])
+
+
 def test_the_model_is_described_under_its_name(client, extractor):
     listed = client.get("/v1/models").json()["models"]
     assert listed == [client.get("/v1/models/random:resnet18@1").json()]

@@ -60,7 +60,7 @@ def test_the_table_of_errors_is_the_table_of_the_code():
 def test_the_options_of_the_page_exist_and_its_limits_are_the_defaults():
     section = PAGE.split("## Limits")[1].split("## Errors")[0]
     names = {name.replace("-", "_") for name in re.findall(r"`--([a-z-]+)`", section)}
-    assert names <= Settings.model_fields.keys() and len(names) == 21
+    assert names <= Settings.model_fields.keys() and len(names) == 22
     found = [float(n.replace(",", "")) for n in re.findall(r"(?<![\w-])(\d[\d,]*)(?= |;|,|$)", section)]
     scales = {1, 1024, 1024 * 1024, 1_000_000}
     for name in names:
