@@ -44,7 +44,7 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
     async def life(app: FastAPI) -> AsyncIterator[None]:
         model = extractor or load(settings.model, settings.device, settings.precision)
         engine = app.state.engine = Engine(model, settings)
-        app.state.metrics.watch(model.arch, model.sha256, lambda: float(engine.in_work), engine.oldest_s)
+        app.state.metrics.watch(engine.name, model.sha256, lambda: float(engine.in_work), engine.oldest_s)
         app.state.pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="insloc-decode")
         engine.start()
         try:
@@ -66,7 +66,8 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
-    app.state.budget = Budget(settings.max_held_bytes)
+    app.state.budget = budget = Budget(settings.max_held_bytes)
+    app.state.metrics.bytes.set_function(lambda: float(budget.held))
     app.state.engine = None
     app.state.draining = False
     app.state.references = {}

@@ -5,17 +5,20 @@ import json
 import logging
 import os
 import sys
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from pydantic import SecretStr
 
 from insloc_hub.errors import InslocError
-from insloc_server.settings import PREFIX, Settings, from_environment, make_settings
+from insloc_server.settings import PREFIX, Settings, as_toml, from_environment, make_settings
 
 ABOUT = f"""Serve features of a backbone over HTTP: whole images, dense maps, boxes.
 
-Every option is also an environment variable, e.g. {PREFIX}PORT; the command line wins.
+Every option is also an environment variable, e.g. {PREFIX}PORT, and a line of the file --config; the command line wins
+over the environment, and that over the file.
 SIGTERM and Ctrl-C finish what is in work and stop.
 
 Examples:
@@ -31,12 +34,12 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     from insloc_hub.models.spec import parse_spec
     from insloc_server.keys import read_keyring
+    from insloc_server.logs import configure
     from insloc_server.process import Forced, listening, until_stopped
 
     parse_spec(settings.model)
     read_keyring(settings)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    configure(settings.log_format)
     with until_stopped(), listening(settings) as listener:
         logging.getLogger(__name__).info("loading %s", settings.model)
         from insloc_server.serve import serve as start
@@ -66,10 +69,24 @@ def key(name: Annotated[str, tyro.conf.Positional]) -> None:
     print(f"key, shown once, for {name}: {secret}\nline for the file of keys: {line}")
 
 
-def options() -> type[Any]:
+def config_of(words: list[str]) -> Path | None:
+    """The file of --config, which must be known before the other options have defaults.
+
+    >>> config_of(["--config", "a.toml"]), config_of(["--config=b.toml", "--port", "1"]), config_of([])
+    (PosixPath('a.toml'), PosixPath('b.toml'), None)
+    """
+    for word, after in pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name == "--config" and (value or after):
+            return Path(value if equals else after)
+    return None
+
+
+def options(config: Path | None) -> type[Any]:
     """The settings as a plain record for tyro: their checks are the settings' own, so that a refusal is one line."""
-    environment = from_environment()
-    fields = []
+    environment = from_environment(config)
+    print_config = Annotated[bool, tyro.conf.arg(help="Print the settings as a TOML file, secrets hidden, and end.")]
+    fields: list[tuple[str, Any, Any]] = [("print_config", print_config, dataclasses.field(default=False))]
     for name, facts in Settings.model_fields.items():
         if facts.annotation is SecretStr:
             continue  # every user of a machine can read its command lines
@@ -88,8 +105,13 @@ def main() -> None:
             return
         if words[:1] == ["serve"]:
             words = words[1:]
-        given = tyro.cli(options(), prog="insloc-server", description=ABOUT, args=words)
-        serve(make_settings(**dataclasses.asdict(given)))
+        given = dataclasses.asdict(tyro.cli(options(config_of(words)), prog="insloc-server", description=ABOUT, args=words))
+        print_config = given.pop("print_config")
+        settings = make_settings(**given)
+        if print_config:
+            print(as_toml(settings), end="")
+        else:
+            serve(settings)
     except InslocError as error:
         print(f"insloc-server: {error}", file=sys.stderr)
         sys.exit(2)

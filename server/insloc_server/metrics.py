@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from insloc_server.logs import Lines, request_facts, trace_of
+from insloc_server.logs import requests as log_requests
 from insloc_server.problems import Refusal, problem_response
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 ROUTES = ("/v1/features", "/v1/embeddings", "/v1/models", "/livez", "/startupz", "/readyz", "/metrics", "/openapi.json", "/v2")
 STAGES = ("recv", "decode", "queue", "infer", "encode")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BUSY = ("overloaded", "rate_limited", "not_ready", "too_many_connections", "deadline_exceeded", "out_of_memory")
+QUIET = ("/livez", "/startupz", "/readyz", "/metrics", "/v2")  # asked every few seconds; logged if something is wrong
 ID = re.compile(r"[!-~]{1,64}")  # printable and short enough to repeat
 
 
@@ -42,12 +46,17 @@ class Metrics:
         self.boxes = Counter("insloc_boxes", "Boxes answered.", registry=self.registry)
         self.in_work = Gauge("insloc_queue_images", "Images in work or waiting.", registry=self.registry)
         self.oldest = Gauge("insloc_queue_oldest_seconds", "Age of the oldest waiting request.", registry=self.registry)
-        self.model = Gauge("insloc_model_info", "The model that is served.", ["arch", "sha256"], registry=self.registry)
+        self.rejected = Counter("insloc_rejected", "Requests refused for load.", ["code"], registry=self.registry)
+        self.cancelled = Counter("insloc_cancelled", "Requests whose client went away first.", registry=self.registry)
+        self.bytes = Gauge("insloc_queue_bytes", "Bytes of requests in work.", registry=self.registry)
+        self.dropped = Gauge("insloc_log_lines_dropped", "Log lines that could not be written.", registry=self.registry)
+        self.dropped.set_function(lambda: float(Lines.dropped))
+        self.model = Gauge("insloc_model_info", "The model that is served.", ["model", "revision"], registry=self.registry)
         ProcessCollector(registry=self.registry)
 
-    def watch(self, arch: str, sha256: str, in_work: Callable[[], float], oldest_s: Callable[[], float]) -> None:
+    def watch(self, model: str, sha256: str, in_work: Callable[[], float], oldest_s: Callable[[], float]) -> None:
         """Name the model, and read the queue from here on."""
-        self.model.labels(arch, sha256).set(1)
+        self.model.labels(model, sha256).set(1)
         self.in_work.set_function(in_work)
         self.oldest.set_function(oldest_s)
 
@@ -101,9 +110,11 @@ class Observed:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = dict(scope["headers"])
         scope["insloc_id"] = name = request_id(scope)
+        request_facts.set({"request": name, **trace_of(headers.get(b"traceparent", b"").decode("latin-1"))})
         start = time.monotonic()
-        outcome = "cancelled"  # until an answer begins
+        outcome, status = "cancelled", 0  # until an answer begins
         whole = False
 
         async def observed_receive() -> Message:
@@ -113,8 +124,9 @@ class Observed:
             return message
 
         async def observed_send(message: Message) -> None:
-            nonlocal outcome
+            nonlocal outcome, status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = dict(message["headers"])
                 outcome = headers.get(b"x-insloc-code", b"ok").decode()
                 kept = [pair for pair in message["headers"] if pair[0] != b"x-insloc-code"]  # ours alone
@@ -141,9 +153,20 @@ class Observed:
                 raise  # the answer has begun; the server can only cut it off
             await problem_response(error, name)(scope, receive, observed_send)
         finally:
-            route = route_of(scope["path"])
-            self.metrics.requests.labels(route, outcome).inc()
-            self.metrics.seconds.labels(route).observe(time.monotonic() - start)
+            self._count(scope, outcome, status, time.monotonic() - start)
+
+    def _count(self, scope: Scope, outcome: str, status: int, seconds: float) -> None:
+        route = route_of(scope["path"])
+        self.metrics.requests.labels(route, outcome).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        if outcome == "cancelled":
+            self.metrics.cancelled.inc()
+        elif outcome in BUSY:
+            self.metrics.rejected.labels(outcome).inc()
+        if route not in QUIET or outcome != "ok":
+            facts = {"route": route, "code": outcome, "status": status, "seconds": round(seconds, 6)}
+            client = scope.get("insloc_client", "")
+            log_requests.info("answered", extra={"facts": facts | ({"client": client} if client else {})})
 
 
 def has_body(scope: Scope) -> bool:

@@ -1,10 +1,12 @@
-"""Every setting of the server in one frozen record: command line over INSLOC_SERVER_* over the defaults below.
+"""Every setting of the server in one frozen record: command line over INSLOC_SERVER_* over a TOML file over the defaults.
 
 The defaults and their reasons are serving.md, section 6.6. The only module that reads the server's environment.
 """
 
 import ipaddress
+import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
+    config: Path | None = Field(None, description="A TOML file of settings by these names; the environment wins over it.")
     model: str = Field(min_length=1, description="Spec of the model: a path, a card, a timm name, random:ARCH, ...")
     host: str = Field("127.0.0.1", description="Address to listen on; one that others can reach needs --allow-remote.")
     port: int = Field(8411, ge=0, le=65535, description="TCP port; 0 takes a free one.")
@@ -32,6 +35,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(None, description="A file of API keys as `insloc-server key` makes them, one a line.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the model.")
+    log_format: Literal["text", "json"] = Field("text", description="Of the log: for people; or JSON, with every request.")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
     decode_threads: int = Field(
         default_factory=lambda: max(1, (os.cpu_count() or 2) // 2), ge=1, description="Threads that decode images."
@@ -77,25 +81,61 @@ class Settings(BaseSettings):
 
 
 def make_settings(**given: Any) -> Settings:
-    """Settings from `given`, then the environment, then the defaults. InslocError: one line with the setting and why."""
+    """Settings from `given`, then the environment, then the file `config`, then the defaults. InslocError: one line."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
+    environment = {name.upper() for name, value in os.environ.items() if value}
     for name in os.environ:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise UnknownName("environment variable", name, known, "insloc-server --help")
+    file = given.get("config") or os.environ.get(f"{PREFIX}CONFIG")
+    values = {} if not file else read_file(Path(file))
+    values = {name: value for name, value in values.items() if PREFIX + name.upper() not in environment}
     try:
-        return Settings(**given)
+        return Settings(**{**values, **given})
     except ValidationError as error:
         raise InslocError("; ".join(_sentence(problem) for problem in error.errors(include_url=False))) from None
 
 
-def from_environment() -> dict[str, Any]:
-    """Every setting's value where the command line says nothing; `model` only if the environment has it. InslocError."""
+def read_file(path: Path) -> dict[str, Any]:
+    """Settings of a TOML file, by name. InslocError: it can't be read, or says something that is no setting."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InslocError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from None
+    known = sorted(Settings.model_fields.keys() - {"config"})
+    for name in values:
+        if name not in known:
+            raise UnknownName(f"setting in {path}", name, known, "insloc-server --help")
+    if isinstance(values.get("api_keys"), list):
+        values["api_keys"] = ",".join(map(str, values["api_keys"]))
+    return values
+
+
+def from_environment(config: Path | None = None) -> dict[str, Any]:
+    """Every setting's value where the command line says nothing; `model` only if it is there. InslocError."""
     given = {name.upper(): value for name, value in os.environ.items() if value}
-    host = given.get(f"{PREFIX}HOST", Settings.model_fields["host"].default)
-    model = given.get(f"{PREFIX}MODEL")
+    file = config or given.get(f"{PREFIX}CONFIG")
+    values = {} if not file else read_file(Path(file))
+    host = given.get(f"{PREFIX}HOST") or values.get("host") or Settings.model_fields["host"].default
+    model = given.get(f"{PREFIX}MODEL") or values.get("model")
     # The host is judged with the command line, which may allow it.
-    values = {**make_settings(model=model or "?", host="localhost").model_dump(), "host": host}
+    made = make_settings(model=model or "?", host="localhost", **({"config": config} if config else {}))
+    values = {**made.model_dump(), "host": host}
     return values if model else {name: value for name, value in values.items() if name != "model"}
+
+
+def as_toml(settings: Settings) -> str:
+    """The settings as a file for `config`; secrets only as a remark that they are there."""
+    lines = []
+    for name, value in settings:
+        if isinstance(value, SecretStr):
+            lines.append(f"# {name}: {'set, hidden' if value.get_secret_value() else 'not set'}")
+        elif value is None or name == "config":
+            lines.append(f"# {name}: {'not set' if value is None else value}")
+        else:
+            plain = str(value) if isinstance(value, Path) else value
+            lines.append(f"{name} = {json.dumps(plain, ensure_ascii=False)}")  # TOML writes these as JSON does
+    return "\n".join(lines) + "\n"
 
 
 def mirror_token(file: Path | None) -> str | None:
@@ -132,6 +172,8 @@ def _sentence(problem: Any) -> str:
     if not problem["loc"]:
         return text
     name = str(problem["loc"][0])
+    if name == "api_keys":
+        return f"{PREFIX}API_KEYS: {text[:1].lower()}{text[1:]}"  # without what it holds
     if problem["type"] == "missing":
         return f"--{name} is missing (or {PREFIX}{name.upper()})"
     return f"--{name.replace('_', '-')} {problem['input']}: {text[:1].lower()}{text[1:]}"

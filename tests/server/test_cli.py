@@ -54,6 +54,7 @@ def test_help_names_every_setting_and_shows_examples_without_torch():
         (["--model", "gs:bucket"], "unknown prefix 'gs:'"),
         (["--model", "random:"], "random:ARCH"),
         (["--model", "random:resnet18", "--api-keys-file", "no/keys.txt"], "--api-keys-file no/keys.txt: No such file"),
+        (["--config", "no.toml"], "--config no.toml: No such file"),
         (["key", "a b"], "no name for a key"),
     ],
 )
@@ -67,6 +68,16 @@ def test_a_bad_argument_is_refused_in_one_line_without_torch(words, reason):
 def test_a_wrong_option_is_refused_without_torch(words):
     code, out, lines, torch = run(*words)
     assert (code, out, torch) == (2, "", False) and len(lines) > 1
+
+
+def test_the_settings_are_printed_with_the_command_line_over_the_environment_over_the_file(tmp_path):
+    (tmp_path / "a.toml").write_text('model = "a"\nport = 1\nmax_boxes = 1\nmax_images = 1\n')
+    words = ["--config", str(tmp_path / "a.toml"), "--port", "3", "--print-config"]
+    variables = {"INSLOC_SERVER_PORT": "2", "INSLOC_SERVER_MAX_BOXES": "2", "INSLOC_SERVER_API_KEYS": "k" * 20}
+    code, out, lines, torch = run(*words, **variables)
+    assert (code, lines, torch) == (0, [], False)
+    assert {'model = "a"', "port = 3", "max_boxes = 2", "max_images = 1", "# api_keys: set, hidden"} < set(out.splitlines())
+    assert "kkk" not in out
 
 
 def test_a_misspelt_variable_is_refused():

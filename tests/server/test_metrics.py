@@ -35,7 +35,8 @@ def test_requests_images_and_boxes_are_counted(fresh, png, post, post_raw, extra
     assert (found[("insloc_images_total",)], found[("insloc_boxes_total",)]) == (2, 3)
     assert found[("insloc_request_seconds_count", ("route", "/v1/features"))] == 2
     assert found[("insloc_stage_seconds_count", ("stage", "infer"))] == 1
-    assert found[("insloc_model_info", ("arch", "resnet18"), ("sha256", extractor.sha256))] == 1
+    assert found[("insloc_model_info", ("model", "random:resnet18@1"), ("revision", extractor.sha256))] == 1
+    assert found[("insloc_queue_bytes",)] == 0 and found[("insloc_cancelled_total",)] == 0
     assert found[("insloc_queue_images",)] == 0 and found[("insloc_queue_oldest_seconds",)] == 0
     assert found[("process_resident_memory_bytes",)] > 1e7
 
