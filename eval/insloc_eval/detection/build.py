@@ -17,9 +17,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from insloc_eval.detection.network.body import PYRAMID_STRIDES, PyramidBody, Stride16Body
 from insloc_eval.detection.network.heads import LastStage, RegionHeads, SameStage, conv_box_head, conv_mask_head
-from insloc_eval.detection.network.losses import RPN, ProposalHead
 from insloc_eval.detection.network.parts import load_parts
 from insloc_eval.detection.network.pooling import Anchors, Pooler
+from insloc_eval.detection.network.proposals import RPN, ProposalHead
 from insloc_eval.protocols.detection import Detection
 from insloc_hub import paper
 from insloc_hub.data.transform import STRIDE, InputFacts, input_facts

@@ -1,50 +1,30 @@
-"""RPN and losses of Faster and Mask R-CNN where torchvision hard-codes others: L1 for boxes, aligned mask targets.
+"""Losses of Faster and Mask R-CNN where torchvision hard-codes others: L1 for boxes, aligned mask targets.
 
 paper.md C: smooth L1 with beta 0, which is L1; torchvision's RPN and box head have beta 1/9.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import roi_align
 
 from insloc_hub.shapes import Float, Int, UInt8
 
 
-class ProposalHead(RPNHead):  # type: ignore[misc]
-    """torchvision's with one convolution (paper.md C.1; its own `_v2` detectors have two); what leaves is float32 or wider."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Per map: objectness [b a h w], deltas [b 4a h w]."""
-        logits, deltas = super().forward(x)
-        return [full(one) for one in logits], [full(one) for one in deltas]
-
-
-class RPN(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's, with an L1 box loss."""
-
-    def compute_loss(
-        self,
-        objectness: Float[Tensor, "anchors 1"],
-        pred_bbox_deltas: Float[Tensor, "anchors 4"],
-        labels: Sequence[Float[Tensor, " _"]],
-        regression_targets: Sequence[Float[Tensor, "_ 4"]],
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Objectness and box loss, both over the number of sampled anchors of the batch."""
-        positive, negative = (torch.where(torch.cat(masks))[0] for masks in self.fg_bg_sampler(labels))
-        sampled = torch.cat([positive, negative])
-        targets = torch.cat(list(regression_targets))[positive]
-        box = F.l1_loss(pred_bbox_deltas[positive], targets, reduction="sum") / sampled.numel()
-        return F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], torch.cat(list(labels))[sampled]), box
-
-
 def full(x: Tensor) -> Tensor:
     """float32 where it is narrower: logits and deltas of bfloat16 arithmetic, before anything becomes a coordinate."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def proposal_losses(
+    logits: Float[Tensor, " n"], deltas: Float[Tensor, "n 4"], labels: Float[Tensor, " n"], targets: Float[Tensor, "n 4"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Of the drawn anchors, label 1 or 0: binary cross-entropy of all; L1 of the positives, over the number of all."""
+    positive = labels > 0
+    box = F.l1_loss(deltas[positive], targets[positive], reduction="sum") / labels.numel()
+    return F.binary_cross_entropy_with_logits(logits, labels), box
 
 
 def box_losses(
