@@ -13,6 +13,7 @@ from insloc_hub.models.extractor import Extractor
 from insloc_server.catalog import model, models
 from insloc_server.embeddings import embeddings
 from insloc_server.engine import Engine
+from insloc_server.engines import make_forwarder
 from insloc_server.features import features
 from insloc_server.health import livez, metrics, readyz, startupz, v2_live, v2_model, v2_model_ready, v2_ready, v2_server
 from insloc_server.keys import Keyed, read_keyring
@@ -38,12 +39,13 @@ from insloc_server.settings import Settings
 
 
 def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAPI:
-    """The server as an ASGI app. The model is `extractor`, or is loaded when the app starts."""
+    """The server as an ASGI app. The model is `extractor`, or is loaded when the app starts. InslocError: no such engine."""
+    forwarder = None if extractor is None else make_forwarder(extractor, settings.engine)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         model = extractor or load(settings.model, settings.device, settings.precision)
-        engine = app.state.engine = Engine(model, settings)
+        engine = app.state.engine = Engine(model, settings, forwarder)
         app.state.metrics.watch(engine.name, model.sha256, lambda: float(engine.in_work), engine.oldest_s)
         app.state.pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="insloc-decode")
         engine.start()

@@ -19,6 +19,7 @@ from insloc_hub.models.spec import parse_spec
 from insloc_hub.shapes import UInt8
 from insloc_server.batcher import Batcher, Waiting
 from insloc_server.compute import Compute
+from insloc_server.engines import Forwarder, make_forwarder
 from insloc_server.jobs import Answer, Item, Job, Want
 from insloc_server.limits import check_input
 from insloc_server.outputs import FLOAT_BYTES, OUTPUTS, Sizes, check_answer
@@ -58,8 +59,9 @@ class Engine:
     `start` it, `close` it; between the two it serves any thread.
     """
 
-    def __init__(self, extractor: Extractor, settings: Settings) -> None:
+    def __init__(self, extractor: Extractor, settings: Settings, forwarder: Forwarder | None = None) -> None:
         self.extractor = extractor
+        self.forwarder = forwarder or make_forwarder(extractor, settings.engine)
         self.name = model_id(extractor.spec)  # once: the folder may be gone tomorrow
         self.settings = settings
         self.room = Room(settings.queue_images, settings.queue_bytes, FLOOR_BATCHES * settings.batch_images)
@@ -165,7 +167,8 @@ class Engine:
         want = jobs[0][0].want
         strides = [want.stride] if want.needs_map else []
         inputs = torch.stack([item.input for _, item in jobs])
-        forward = self.extractor.forward(inputs, strides, pooled="pooled" in want.outputs)
+        computed_by = self.extractor.forward if want.deterministic else self.forwarder.forward
+        forward = computed_by(inputs, strides, "pooled" in want.outputs)
         outcomes: list[dict[str, Tensor] | Refusal] = []
         for position, (job, item) in enumerate(jobs):
             taken = {
@@ -241,7 +244,7 @@ class Engine:
     def _warm_up(self) -> None:
         h, w = self.extractor.facts.size
         try:
-            warm = self.extractor.forward(torch.zeros(1, 3, h, w), sorted(self.extractor.channels), pooled=True)
+            warm = self.forwarder.forward(torch.zeros(1, 3, h, w), sorted(self.extractor.channels), True)
         except Exception as error:
             log.exception("the warm-up forward failed")
             raise Refusal("not_ready", f"the model does not run: {type(error).__name__}") from None

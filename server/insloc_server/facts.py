@@ -18,6 +18,7 @@ def identity(engine: Engine) -> dict[str, Any]:
         "spec": extractor.spec,
         "arch": extractor.arch,
         "sha256": extractor.sha256,
+        "engine": engine.forwarder.name,
         "precision": extractor.precision,
     }
 

@@ -194,6 +194,10 @@ class ModelIdentity(BaseModel):
     spec: Annotated[str, Field(description="As the server was started with")]
     arch: Annotated[str, Field(description="timm's name of the architecture")]
     sha256: Annotated[str, Field(description="Digest of the weights")]
+    engine: Annotated[
+        Literal["eager", "fused", "onnx"],
+        Field(description="What computes; vectors of one space may be compared whatever it is"),
+    ]
     precision: Literal["fp32", "bf16"]
 
 

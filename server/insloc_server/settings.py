@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(None, description="A file of API keys as `insloc-server key` makes them, one a line.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the model.")
+    engine: Literal["auto", "eager", "fused", "onnx"] = Field(
+        "auto", description="What computes: eager (plain torch), fused (one frozen graph), onnx; auto: fused on a CPU in fp32."
+    )
     log_format: Literal["text", "json"] = Field("text", description="Of the log: for people; or JSON, with every request.")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
     decode_threads: int = Field(

@@ -31,7 +31,8 @@ def extractor():
 
 @pytest.fixture(scope="session")
 def make_settings() -> Callable[..., Settings]:
-    return lambda **changes: Settings(**{"model": SPEC, "port": 0, "device": "cpu", **changes})
+    # Eager: hooks on layers, by which tests slow and break models, are not in a graph. Engines: test_engines.py.
+    return lambda **changes: Settings(**{"model": SPEC, "port": 0, "device": "cpu", "engine": "eager", **changes})
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,7 @@ def test_the_answer_names_who_computed_it_and_in_which_spaces(client, extractor,
         "spec": "random:resnet18@1",
         "arch": "resnet18",
         "sha256": extractor.sha256,
+        "engine": "eager",
         "precision": "fp32",
     }
     assert head["spaces"] == {
