@@ -90,7 +90,7 @@ def test_an_engine_that_computes_something_else_is_refused(extractor, monkeypatc
         return [*maps, vectors]
 
     monkeypatch.setattr(engines, "fused", lambda extractor: run)
-    with pytest.raises(InslocError, match="--engine fused: it .*; say --engine eager"):
+    with pytest.raises(InslocError, match=r"--engine fused: it .*; say --engine eager"):
         make_forwarder(extractor, "fused")
 
 

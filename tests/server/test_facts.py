@@ -38,5 +38,6 @@ def test_a_loaded_model_does_not_need_its_folder_any_more(tmp_path, make_setting
     with TestClient(create_app(make_settings(model=spec))) as client:
         shutil.rmtree(tmp_path / "runs")
         answer = post_raw(client, png, model="first", transform="whole").json()
-        assert answer["model"] == {"id": "first", "spec": spec, "arch": "resnet18", "sha256": wanted, "precision": "fp32"}
+        who = {"id": "first", "spec": spec, "arch": "resnet18", "sha256": wanted, "engine": "eager", "precision": "fp32"}
+        assert answer["model"] == who
         assert client.get("/v1/models/first").json()["input_size"] == [64, 64]
