@@ -62,6 +62,9 @@ def make_folder(wish: Wish, source: Path, remote: Remote | None, scratch: Path, 
     model = create_model(f"local-dir:{source}")
     target, part = wish.out / wish.repo, scratch / "model"
     name = wish.repo.partition("/")[2]
+    started_from = config["insloc"].get("recipe", {}).get("init", "")
+    if "/" in started_from and not started_from.startswith("hf-hub:"):
+        say(f"config.json says that the run started from {started_from}, a path of this machine")
     page, theirs = pages(wish, target, remote, config)
     index = numbers(wish, theirs, remote, weights_digest(model), config["insloc"]["sha256"], say)
     settle_config(config, wish, str(page.front["license"]))

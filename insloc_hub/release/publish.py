@@ -41,8 +41,7 @@ def publish(wish: Wish, command: str, say: Say) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     what = changes(folder, remote)
-    seen = "private" if (remote.private if remote else wish.private) else "public"
-    say(f"{wish.repo}, {seen}, {f'now at {remote.commit[:12]}' if remote else 'a new repository'} of {api.endpoint}:")
+    say(f"{wish.repo} at {api.endpoint}, {_state(remote, wish)}:")
     for name, change in what.items():
         say(f"  {change:8} {name}")
     if wish.dry_run:
@@ -69,6 +68,12 @@ def check_repo(repo: str) -> None:
     raise InslocError(f"--repo {repo!r}: say ORG/NAME in letters, digits, '-', '_' and '.', e.g. lab/resnet18.insloc_c4_photos")
 
 
+def _state(remote: Remote | None, wish: Wish) -> str:
+    if remote:
+        return f"{'private' if remote.private else 'public'}, now {remote.commit[:12]}"
+    return f"{'private' if wish.private else 'public'}, to be made"
+
+
 def _look(api: "HfApi", wish: Wish, scratch: Path, say: Say) -> Remote | None:
     """What is there. A dry run goes on without knowing. InslocError."""
     try:
@@ -76,7 +81,7 @@ def _look(api: "HfApi", wish: Wish, scratch: Path, say: Say) -> Remote | None:
     except CannotPublish as error:
         if not wish.dry_run:
             raise
-        say(f"what is on the Hub is not known ({error})")
+        say(f"what is there is not known, as if there were nothing: {error}")
         return None
     if remote and wish.private and not remote.private:
         raise InslocError(f"{wish.repo} is public already; make it private in its settings first, or leave --private out")

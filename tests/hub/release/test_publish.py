@@ -23,6 +23,7 @@ from insloc_hub.release.hub_folder import check_features
 from insloc_hub.release.upload import CannotPublish
 
 REPO = "lab/test_resnet.insloc_c4_photos"
+COMMIT = f"POST /api/models/{REPO}/commit"
 FILES = {"config.json", "model.safetensors", "README.md"}
 COMMAND = "insloc publish runs/first --repo lab/test_resnet.insloc_c4_photos"  # as conftest.py says it was
 
@@ -56,19 +57,21 @@ def test_a_dry_run_writes_the_folder_and_sends_nothing(hub: Registry, push: Push
     said = push(dry_run=True)
     assert {path.name for path in folder.iterdir()} == FILES
     assert hub.repos == {} and not [line for line in hub.asked if not line.startswith(("GET", "HEAD"))]
-    assert "nothing was sent" in said[-1] and f"{REPO}, public, a new repository of {hub.url}:" in said
+    assert "nothing was sent" in said[-1] and f"{REPO} at {hub.url}, public, to be made:" in said
     assert not list(folder.parents[1].glob(".*"))
 
 
 def test_a_dry_run_needs_no_registry(push: Push, folder: Path) -> None:
-    assert any("what is on the Hub is not known" in line for line in push(dry_run=True))  # the tests are offline
+    assert any(
+        "what is there is not known, as if there were nothing" in line for line in push(dry_run=True)
+    )  # the tests are offline
     assert timm.create_model(f"local-dir:{folder}", pretrained=True).num_classes == 0
 
 
 def test_private_is_private_and_is_never_made_public_nor_the_other_way(hub: Registry, push: Push) -> None:
     push(private=True)
     assert hub.repos[REPO].private
-    assert f"{REPO}, private, now at" in "\n".join(push(licence="mit"))
+    assert f"{REPO} at {hub.url}, private, now {hub.repos[REPO].head[:12]}:" in push(licence="mit")
     assert hub.repos[REPO].private and len(hub.repos[REPO].commits) == 3
     hub.repos[REPO].private = False
     with pytest.raises(InslocError, match="is public already; make it private in its settings first"):
@@ -149,7 +152,7 @@ def test_a_broken_card_on_the_hub_is_said_and_left(hub: Registry, push: Push, ol
     assert hub.repos[REPO].head == before
 
 
-@pytest.mark.parametrize("place", ["POST /api/models", "POST /lab", "POST /api/repos"])
+@pytest.mark.parametrize("place", ["POST /api/repos", "POST /api/models", "POST /lab", COMMIT])
 def test_a_cut_connection_publishes_nothing_leaves_a_whole_folder_and_says_how_to_go_on(
     hub: Registry, push: Push, folder: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_cut_connection_publishes_nothing_leaves_a_whole_folder_and_says_how_t
     hub.cut = ""
     push()
     assert set(hub.repos[REPO].files) == {*FILES, ".gitattributes"}
+    assert hub.count("PUT") == 1  # weights that had arrived are not sent twice
 
 
 def test_weights_cut_in_the_middle_are_sent_again_from_the_start(
@@ -297,6 +301,16 @@ def test_the_card_names_command_and_digests_and_no_path_of_this_machine(push: Pu
     assert "/home" not in text + (folder / "config.json").read_text()
     push(folder, dry_run=True)  # what was published is published again, without the run
     assert (folder / "README.md").read_text() == text
+
+
+def test_a_path_that_a_run_started_from_is_said(push: Push, tmp_path: Path, small_run: Path) -> None:
+    started = Path(shutil.copytree(small_run / "model", tmp_path / "started"))
+    config = json.loads((started / "config.json").read_text())
+    assert not any("started from" in line for line in push(started, dry_run=True))
+    config["insloc"]["recipe"]["init"] = "/home/ann/weights"
+    write_json(started / "config.json", config)
+    said = push(started, dry_run=True)
+    assert "config.json says that the run started from /home/ann/weights, a path of this machine" in said
 
 
 @pytest.fixture

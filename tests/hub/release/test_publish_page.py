@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 from registry import Registry
 
+from insloc_hub.cli import main
 from insloc_hub.files import write_json
 from insloc_hub.models.create import create_model, weights_digest
 from insloc_hub.records import DataFacts, Metric, ModelFacts, Result
@@ -72,9 +73,12 @@ def test_the_page_s_commands_lead_from_a_run_to_a_model_of_the_hub(
         run(use)
 
 
-def test_a_refusal_is_a_sentence_and_exit_code_2(hub: Registry, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "insloc_hub.cli", "publish", "nowhere", "--repo", "lab/x"]
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "insloc: nowhere: no such folder or file\n" and hub.asked == []
+def test_a_refusal_is_a_sentence_and_exit_code_2(
+    hub: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["insloc", "publish", "nowhere", "--repo", "lab/x"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and hub.asked == []
+    assert capsys.readouterr() == ("", "insloc: nowhere: no such folder or file\n")
