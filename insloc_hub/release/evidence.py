@@ -43,11 +43,15 @@ def to_index(results: list[Result]) -> list[EvalResult]:
 
 
 def table(index: list[EvalResult]) -> str:
-    """The same in Markdown; "" where there are no numbers."""
+    """The same in Markdown, and what must be said beside the numbers; "" where there are none."""
     if not index:
         return ""
+    notes = dict.fromkeys(
+        f"{line.dataset_config}: {note}" for line in index for note in (line.metric_args or {}).get("notes", ())
+    )
     head = "| protocol | data | metric | value [95 % interval] | n | seeds: pretraining, evaluation | without a network |"
-    return "\n".join([head, "|" + " --- |" * 7, *map(_row, index)])
+    lines = [head, "|" + " --- |" * 7, *map(_row, index)]
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes)])
 
 
 def slug(name: str) -> str:
@@ -74,6 +78,7 @@ def _line(result: Result, name: str, metric: Metric) -> EvalResult:
     rows = {row: values[name] for row, values in result.rows.items() if name in values}
     args: dict[str, Any] = {"low": metric.low, "high": metric.high, "unit": metric.unit, "n": metric.n, **seeds}
     args |= {"eval_seed": result.eval_seed, "protocol_hash": result.protocol_hash, "record": result.id}
+    args |= ({"rows": rows} if rows else {}) | ({"notes": list(result.notes)} if result.notes else {})
     return EvalResult(
         task_type=TASK,
         task_name=result.protocol,
@@ -85,7 +90,7 @@ def _line(result: Result, name: str, metric: Metric) -> EvalResult:
         metric_type=name,
         metric_name=f"{result.protocol} {name}",
         metric_value=metric.value,
-        metric_args={**args, **({"rows": rows} if rows else {})},
+        metric_args=args,
     )
 
 

@@ -331,6 +331,7 @@ def results(small_run: Path, tmp_path: Path) -> list[Result]:
             "top5": Metric(value=0.7, low=0.6, high=0.8, unit="share", n=36),
         },
         rows={"chance": {"top1": 1 / 12}},
+        notes=("Two images could not be read: a | and 'quotes'.",),
     )
     second = dataclasses.replace(first, task="patches", protocol="patches/relocate@1", pretrain_seed=None)
     other = dataclasses.replace(first, model=dataclasses.replace(first.model, sha256="c" * 64))
@@ -355,7 +356,7 @@ def test_records_of_these_weights_become_a_model_index_that_is_read_back_without
             assert line.metric_value == metric.value
             assert line.metric_args == {
                 **{"low": metric.low, "high": metric.high, "unit": "share", "n": 36, "eval_seed": 3, "record": result.id},
-                **{"protocol_hash": result.protocol_hash, **seeds, **rows},
+                **{"protocol_hash": result.protocol_hash, "notes": list(result.notes), **seeds, **rows},
             }
             assert (line.dataset_name, line.dataset_split) == (result.data.name, result.data.split)
             assert (line.dataset_revision, line.task_name) == (result.data.fingerprint, result.protocol)
@@ -365,6 +366,7 @@ def test_records_of_these_weights_become_a_model_index_that_is_read_back_without
         "| linear/sweep@1 | photos, train -> val | top1 | 0.333 [0.123, 0.500] share | 36 | 0, 3 | chance 0.083 |" in card.text
     )
     assert "| unknown, 3 |" in card.text
+    assert card.text.count("\n- linear/sweep@1: Two images could not be read: a | and 'quotes'.\n") == 1
 
 
 def test_the_numbers_are_what_insloc_models_shows_and_stay_while_the_weights_do(

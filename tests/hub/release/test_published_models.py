@@ -19,6 +19,7 @@ from insloc_hub.files import sha256_file
 from insloc_hub.pretrain.options import RunOptions
 from insloc_hub.pretrain.run import pretrain
 from insloc_hub.recipe import Recipe
+from insloc_hub.release.card import block
 from insloc_hub.release.export import export_run
 from insloc_hub.release.mirror import pull
 
@@ -104,6 +105,17 @@ def test_anybodys_weights_are_converted_proved_and_published(push: Push, tmp_pat
     assert "license: bsd-3-clause" in text and "converted from the layout" in text
     assert "insloc convert FILE --to timm --out FOLDER" in text and str(tmp_path) not in text
     assert any(line.startswith("read back through plain timm") for line in said)
+
+
+def test_the_card_of_an_official_checkpoint_names_its_source(small_run: Path) -> None:
+    config = json.loads((small_run / "model" / "config.json").read_text())
+    ours = config["insloc"]
+    official = {"name": "insloc_resnet50.c4_200ep_in1k", "source": "https://example.org/file", "source_sha256": "d" * 64}
+    del ours["recipe"]
+    ours |= {"converted_from": {"layout": "InsLoc-C4", "account": "318 tensors used"}, "official": official}
+    text = block(config, "lab/x", "unknown", "")
+    assert "the authors' file for insloc_resnet50.c4_200ep_in1k (https://example.org/file): 318 tensors used." in text
+    assert f"| source file | `{'d' * 64}` |" in text
 
 
 def test_a_run_without_its_model_is_told_how_to_export(push: Push, small_run: Path, tmp_path: Path) -> None:
