@@ -73,6 +73,7 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
     app.state.engine = None
     app.state.draining = False
     app.state.references = {}
+    app.state.peers = None  # the other processes of this server, where there are some
     install(app)
     app.add_middleware(Keyed, keyring=read_keyring(settings))
     app.add_middleware(Observed, metrics=app.state.metrics)

@@ -36,18 +36,29 @@ def serve(settings: Settings) -> None:
     from insloc_server.keys import read_keyring
     from insloc_server.logs import configure
     from insloc_server.process import Forced, listening, until_stopped
+    from insloc_server.workers import supervise
 
     parse_spec(settings.model)
     read_keyring(settings)
     configure(settings.log_format)
     with until_stopped(), listening(settings) as listener:
         logging.getLogger(__name__).info("loading %s", settings.model)
+        if settings.workers > 1:
+            supervise(settings, listener, work)
+            return
         from insloc_server.serve import serve as start
 
         try:
             start(settings, listener)
         except Forced:
             os._exit(0)  # the end of torch's threads and modules takes seconds
+
+
+def work(*given: Any) -> None:
+    """A worker's part, in its own process: torch is imported there."""
+    from insloc_server.serve import work as start
+
+    start(*given)
 
 
 def schema() -> None:

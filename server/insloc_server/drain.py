@@ -1,20 +1,45 @@
-"""The end of a server: whoever sends requests here learns of it late, and nothing that was let in is lost (serving.md 4)."""
+"""uvicorn's server with doors of its own, and an end that loses nothing that was let in (serving.md 4).
+
+asyncio lets one process take all that waits at a door, however many processes stand there; here it takes one at a time.
+"""
 
 import asyncio
+import logging
 import signal
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
+log = logging.getLogger(__name__)
+
+AT_ONCE = 64  # connections let in before others get a turn
+PAUSE_S = 1.0  # where the process has no file descriptor left
+
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which keeps answering for a while after SIGTERM: whoever sends requests here learns of it late."""
+    """Keeps answering for a while after SIGTERM: whoever sends requests here learns of it late."""
 
+    at_once = AT_ONCE
+    """1 where other processes stand at the same door."""
+    opened: Callable[[], None] | None = None
+    """Called when the app has started and the doors are open."""
     drained: float | None = None
     """By the monotonic clock, when it stops to accept."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app, then open the doors."""
+        await super().startup(sockets=[])
+        self._entering: set[asyncio.Task[Any]] = set()
+        for door in sockets or []:
+            door.setblocking(False)
+            door.listen(self.config.backlog)
+            self._open(door)
+        if self.opened is not None:
+            self.opened()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: not ready from now on, and the end after a delay. SIGINT: without delay. A second one: at once."""
@@ -37,15 +62,38 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take in who stands at the door, then close it: a connection that the kernel has made is a promise."""
-        loop = asyncio.get_running_loop()
-        for listener in sockets or []:
-            while not self.force_exit:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:  # nobody is left
-                    break
-                await loop.connect_accepted_socket(self._protocol, connection)
+        for door in sockets or []:
+            asyncio.get_running_loop().remove_reader(door)
+            while not self.force_exit and self._take_in(door):
+                pass
+        if self._entering:
+            await asyncio.wait(self._entering)
         await super().shutdown(sockets)
+
+    def _open(self, door: socket.socket) -> None:
+        if door.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(door, self._welcome, door)
+
+    def _welcome(self, door: socket.socket) -> None:
+        for _ in range(self.at_once):
+            if not self._take_in(door):
+                return
+
+    def _take_in(self, door: socket.socket) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = door.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            log.error("can't take in a connection: %s", error.strerror)
+            loop.remove_reader(door)
+            loop.call_later(PAUSE_S, self._open, door)
+            return False
+        task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+        return True
 
     def _protocol(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class

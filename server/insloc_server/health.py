@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from insloc_hub import __version__
 from insloc_server.catalog import check_model, running_engine
 from insloc_server.facts import tensor_facts
+from insloc_server.peers import gathered
 from insloc_server.problems import Refusal
 
 
@@ -71,5 +72,9 @@ async def v2_model_ready(name: str, request: Request) -> dict[str, Any]:
 
 
 async def metrics(request: Request) -> Response:
-    """Counters, in Prometheus's text format."""
-    return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """Counters, in Prometheus's text format: of all workers together."""
+    state = request.app.state
+    text = state.metrics.text()
+    if state.peers is not None and not state.peers.asks(request.scope):
+        text = await gathered(state.peers, text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -40,7 +40,9 @@ class Keyed:
         """One request. Refusal: unauthorized."""
         if scope["type"] == "http":
             scope["insloc_client"] = ""
-            if self.keyring and scope["path"] not in OPEN_PATHS:
+            peers = scope["app"].state.peers
+            open_to_it = scope["path"] in OPEN_PATHS or (peers is not None and peers.asks(scope))
+            if self.keyring and not open_to_it:
                 scope["insloc_client"] = owner(self.keyring, Headers(scope=scope))
         await self.app(scope, receive, send)
 

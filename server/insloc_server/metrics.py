@@ -49,6 +49,7 @@ class Metrics:
         self.rejected = Counter("insloc_rejected", "Requests refused for load.", ["code"], registry=self.registry)
         self.cancelled = Counter("insloc_cancelled", "Requests whose client went away first.", registry=self.registry)
         self.bytes = Gauge("insloc_queue_bytes", "Bytes of requests in work.", registry=self.registry)
+        self.restarts = Gauge("insloc_worker_restarts_total", "Workers that died and were replaced.", registry=self.registry)
         self.dropped = Gauge("insloc_log_lines_dropped", "Log lines that could not be written.", registry=self.registry)
         self.dropped.set_function(lambda: float(Lines.dropped))
         self.model = Gauge("insloc_model_info", "The model that is served.", ["model", "revision"], registry=self.registry)

@@ -4,9 +4,10 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import uvicorn
@@ -17,6 +18,7 @@ from insloc_hub.models.extractor import Extractor
 from insloc_server.app import create_app
 from insloc_server.connection import Connection
 from insloc_server.drain import Server
+from insloc_server.peers import Peers
 from insloc_server.process import Forced, listening, url_of
 from insloc_server.settings import Settings
 
@@ -31,11 +33,30 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 
     Ends with Stopped, as the signal asks; with Forced if there was a second one.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    server = make_server(settings, load(settings.model, settings.device, settings.precision))
+    server = load_server(settings)
     log.info("serving %s at %s", settings.model, url_of(listener))
-    run(server, listener)
+    run(server, [listener])
+
+
+def work(settings: Settings, doors: list[socket.socket], peers: Peers, restarts: Any, ready: Callable[[], None]) -> None:
+    """The same as one of several processes; `restarts` is their shared count, `ready` is called once this one serves."""
+    server = load_server(settings)
+    state = server.config.app.state  # type: ignore[union-attr]
+    state.peers = peers
+    state.metrics.restarts.set_function(lambda: float(restarts.value))
+    server.at_once = 1
+    server.opened = ready
+    run(server, doors)
+
+
+def load_server(settings: Settings) -> Server:
+    """The model, and a server around it. InslocError."""
+    threads = settings.threads
+    if not threads and settings.workers > 1:
+        threads = max(1, torch.get_num_threads() // settings.workers)  # more would only wait for each other
+    if threads:
+        torch.set_num_threads(threads)
+    return make_server(settings, load(settings.model, settings.device, settings.precision))
 
 
 @contextmanager
@@ -52,7 +73,7 @@ def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[
     """
     with listening(settings) as listener:
         server = make_server(settings, extractor or load(settings.model, settings.device, settings.precision))
-        thread = threading.Thread(target=run, args=(server, listener), name="insloc-server")
+        thread = threading.Thread(target=run, args=(server, [listener]), name="insloc-server")
         url = url_of(listener)
         thread.start()
         try:
@@ -67,10 +88,10 @@ def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[
             thread.join()
 
 
-def run(server: Server, listener: socket.socket) -> None:
+def run(server: Server, doors: list[socket.socket]) -> None:
     """Serve until told to stop. Forced: by a second signal, with threads that still run."""
     try:
-        server.run(sockets=[listener])
+        server.run(sockets=doors)
     finally:
         if server.force_exit:
             raise Forced

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         SecretStr(""), description="API keys, or their sha256:HEX, with commas between; a name may stand before each."
     )
     api_keys_file: Path | None = Field(None, description="A file of API keys as `insloc-server key` makes them, one a line.")
+    workers: int = Field(1, ge=1, le=64, description="Processes at the port, each with its own model and queue.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the model.")
     engine: Literal["auto", "eager", "fused", "onnx"] = Field(

@@ -1,50 +1,12 @@
 """The end of a server: said early, nothing that was let in is lost, nothing is left."""
 
-import http.client
 import json
 import signal
 import subprocess
 import sys
-import threading
 import time
-from urllib.parse import urlsplit
 
-from wire import command, connect, head, read, status, upload, wait_for
-
-PATH = "/v1/features?transform=whole:32"
-
-
-class Load:
-    """Clients that ask until they are turned away; every request is counted, with what became of it."""
-
-    def __init__(self, url, png, clients, keep):
-        self.url, self.png, self.keep = url, png, keep
-        self.answered, self.lost, self.statuses = 0, [], set()
-        self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
-        for thread in self.threads:
-            thread.start()
-
-    def run(self):
-        kept = None
-        while True:
-            connection = kept or http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
-            try:
-                connection.connect() if kept is None else None
-            except OSError:
-                return  # turned away at the door
-            try:
-                connection.request("POST", PATH, self.png, {"content-type": "image/png"})
-                response = connection.getresponse()
-                response.read()
-            except OSError as error:
-                with self.lock:
-                    self.lost.append(repr(error))
-                return
-            with self.lock:
-                self.answered += 1
-                self.statuses.add(response.status)
-            kept = connection if self.keep and response.headers.get("connection") != "close" else connection.close()
+from wire import Load, command, connect, head, read, status, upload, wait_for
 
 
 def test_a_server_that_is_told_to_end_says_so_and_loses_no_request(png, tmp_path):

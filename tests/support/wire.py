@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+QUICK = "/v1/features?transform=whole:32"
 
 
 def connect(url: str, wait: float = 10.0) -> socket.socket:
@@ -98,7 +101,7 @@ def command(folder: Path, *words: str, model: str = "random:resnet18@1") -> Iter
         assert process.stderr is not None
         said = process.stderr.readline() + process.stderr.readline()
         assert f"serving {model} at http://127.0.0.1:" in said, said
-        url = said.split(" at ")[1].strip()
+        url = said.split(" at ")[1].split()[0]
         try:
             wait_for(lambda: status(url, "/readyz") == 200, 60)
             yield process, url
@@ -121,3 +124,37 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+class Load:
+    """Clients that ask until they are turned away; every request is counted, with what became of it."""
+
+    def __init__(self, url: str, png: bytes, clients: int, keep: bool) -> None:
+        self.url, self.png, self.keep = url, png, keep
+        self.answered, self.lost = 0, list[str]()
+        self.statuses = set[int]()
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self) -> None:
+        kept: http.client.HTTPConnection | None = None
+        while True:
+            connection = kept or http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+            try:
+                connection.connect() if kept is None else None
+            except OSError:
+                return  # turned away at the door
+            try:
+                connection.request("POST", QUICK, self.png, {"content-type": "image/png"})
+                response = connection.getresponse()
+                response.read()
+            except OSError as error:
+                with self.lock:
+                    self.lost.append(repr(error))
+                return
+            with self.lock:
+                self.answered += 1
+                self.statuses.add(response.status)
+            kept = connection if self.keep and response.headers.get("connection") != "close" else connection.close()
