@@ -18,7 +18,7 @@ from typing import Any
 from insloc_hub.errors import BadData
 from insloc_hub.files import digest
 
-SCHEMA = 2
+SCHEMA = 3
 ID_RULE = 1  # how an id is made; fields outside it may change the schema, but not the id of what was asked
 
 
@@ -77,6 +77,12 @@ class Result:
     """Reference rows that need no network: row name -> metric name -> value (constant box, chance, ...)."""
     maps: dict[str, list[list[float]]] = field(default_factory=dict)
     """Name -> small table over the image, row by row from its top, values in 0..1: where a task succeeds."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The protocol's numbers, where a user may change some of them; two records differ in what differs here."""
+    by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metric name -> class name -> value, without intervals."""
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)
+    """Name -> [step, value] in order: losses, and metrics at intermediate steps."""
     counts: dict[str, int] = field(default_factory=dict)
     """What was used, dropped and why."""
     notes: tuple[str, ...] = ()
@@ -139,6 +145,7 @@ def result_from_dict(values: dict[str, Any], path: object) -> Result:
         raise BadData(path, f"has schema {schema}; this insloc_hub reads up to {SCHEMA}. Install a newer insloc_hub")
     try:
         values = from_schema_1(values) if schema == 1 else values
+        values = from_schema_2(values) if values["schema"] == 2 else values
         fields = {key: value for key, value in values.items() if key != "id"}
         fields["model"] = ModelFacts(**fields["model"])
         fields["data"] = DataFacts(**fields["data"])
@@ -155,6 +162,11 @@ def result_from_dict(values: dict[str, Any], path: object) -> Result:
 def from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
     """A record of schema 1 as schema 2 has it: every record was applicable, and none had maps."""
     return {**values, "schema": 2, "not_applicable": "", "maps": {}}
+
+
+def from_schema_2(values: dict[str, Any]) -> dict[str, Any]:
+    """A record of schema 2 as schema 3 has it: none was of a task with settings, classes or curves."""
+    return {**values, "schema": 3, "settings": {}, "by_class": {}, "curves": {}}
 
 
 def environment() -> dict[str, str]:

@@ -5,11 +5,50 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from insloc_eval.protocols import Protocol, find_protocols
+from insloc_eval.protocols import Detection, Protocol, find_protocols
+from insloc_eval.protocols.detection import adapted
 from insloc_hub.data.shards import shard_files
 from insloc_hub.errors import BadData, InslocError
 from insloc_hub.files import check_writable
 from insloc_hub.models.spec import parse_spec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """What a user may change of a detection protocol; another value is another protocol by its hash."""
+
+    seeds: int = 1
+    """Fine-tunings of each detector, with seeds from the asked one on."""
+    init_parts: str | None = None
+    extra_norm: str | None = None
+    """on or off."""
+    batch_size: int | None = None
+    steps: int | None = None
+
+    def of(self, protocol: Protocol) -> Protocol:
+        """The protocol as asked; InslocError: it can't be that."""
+        if not isinstance(protocol, Detection):
+            return protocol
+        return adapted(
+            protocol,
+            init_parts=self.init_parts,
+            extra_norm=None if self.extra_norm is None else self.extra_norm == "on",
+            batch=self.batch_size,
+            steps=self.steps,
+        )
+
+    def words(self) -> list[str]:
+        """Of the command line."""
+        words = [] if self.seeds == 1 else ["--seeds", str(self.seeds)]
+        for option, value in (
+            ("--init-parts", self.init_parts),
+            ("--extra-norm", self.extra_norm),
+            ("--batch-size", self.batch_size),
+            ("--steps", self.steps),
+        ):
+            words += [] if value is None else [option, str(value)]
+        return words
+
 
 PRECISIONS = ("fp32", "bf16")
 HALVES = ("A", "B")  # of the test images: for choosing, for what is reported (contracts.md 10)
@@ -32,17 +71,23 @@ class Ask:
     cache: Path | None = None
     half: str = ""
     """A or B: that half of the test images only; empty: all of them."""
+    tuning: Tuning = Tuning()
+    """Of detectors."""
 
     def protocols(self) -> list[Protocol]:
-        """The protocols that `tasks` mean. UnknownName."""
-        return find_protocols(list(self.tasks))
+        """The protocols that `tasks` mean, as they are asked for. UnknownName, InslocError."""
+        return [self.tuning.of(protocol) for protocol in find_protocols(list(self.tasks))]
+
+    def seeds_of(self, protocol: Protocol) -> range:
+        """Evaluation seeds."""
+        return range(self.seed, self.seed + (self.tuning.seeds if protocol.needs_detections else 1))
 
     def check(self) -> None:
         """Refuse what can't work, in words, before hours go into it. InslocError."""
         for option, values in (("--model", self.models), ("--task", self.tasks)):
             if not values:
                 raise InslocError(f"nothing to judge: give at least one {option}")
-        self.protocols()
+        self._check_detectors()
         if self.precision not in PRECISIONS:
             raise InslocError(f"unknown precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
         if self.seed < 0:
@@ -59,6 +104,17 @@ class Ask:
         check_data(self.data)
         check_writable(self.out)
 
+    def _check_detectors(self) -> None:
+        """InslocError: an option that is for detectors only, or for all else only."""
+        protocols = self.protocols()
+        if self.tuning.seeds < 1:
+            raise InslocError(f"--seeds {self.tuning.seeds}: must be at least 1")
+        frozen = [protocol.title for protocol in protocols if not protocol.needs_detections]
+        if self.tuning != Tuning() and frozen:
+            raise InslocError(f"{self.tuning.words()[0]} is for detectors (--task detection/NAME), and {frozen[0]} trains none")
+        if self.half and len(frozen) < len(protocols):
+            raise InslocError(f"--half {self.half}: detectors are asked on all test images; use --test-limit")
+
     def command(self) -> str:
         """The command line that asks the same, without the folders of this machine."""
         words = ["insloc-eval", "run"]
@@ -69,6 +125,7 @@ class Ask:
         for option, limit in (("--train-limit", self.train_limit), ("--test-limit", self.test_limit)):
             words += [] if limit is None else [option, str(limit)]
         words += ["--half", self.half] if self.half else []
+        words += self.tuning.words()
         return shlex.join(words)
 
 

@@ -19,7 +19,7 @@ Many = tyro.conf.UseAppendAction[list[str]]
 def run(
     *,
     model: Many,
-    task: Many,
+    task: Annotated[Many, tyro.conf.arg(aliases=["--protocol"])],
     data: Path,
     out: Path,
     device: str = "auto",
@@ -29,39 +29,47 @@ def run(
     test_limit: int | None = None,
     half: Literal["A", "B"] | None = None,
     cache: Path | None = None,
+    seeds: int = 1,
+    init_parts: Literal["trunk", "trunk+fpn", "trunk+fpn+head"] | None = None,
+    extra_norm: Literal["on", "off"] | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
 ) -> None:
-    """Judge frozen models, with randomly initialised ones beside, and print the table.
+    """Judge frozen models, with randomly initialised ones beside, or train detectors from them, and print the table.
 
     Ctrl-C keeps what is finished; the same command goes on.
 
     For example:
       insloc-eval run --model runs/first --task linear --task patches --data photos --out results
       insloc-eval run --model random:resnet18 --model resnet18.a1_in1k --task patches/relocate --data photos --out results
+      insloc-eval run --model runs/first --model random:resnet18 --task detection/quick --data cells --out results --seeds 3
 
     Args:
         model: A model: random:ARCH, ARCH.tag of timm, hf-hub:ORG/NAME, a card, or a folder. Repeat it for more.
-        task: A family (linear, patches) or family/name[@version]; insloc-eval ls lists them. Repeat it for more.
+        task: A family (linear, detection) or a protocol, family/name[@version]; insloc-eval ls lists them. Repeat it for more.
         data: Folder with train/ and val/, or of class folders, or (patches only) of images; the latter are cut 80/20.
         out: Folder of records, made if needed.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, or bf16 by autocast; records of the two are not compared.
-        seed: Of the draws of patches/relocate.
+        seed: Of the draws of patches/relocate, and of a detector's new layers, order and views.
         train_limit: At most this many training images, even over the classes.
         test_limit: At most this many test images, even over the classes.
         half: Only this half of the test images of every class: choose on A, report on B.
         cache: Folder of computed features.
+        seeds: Detectors: this many, with seeds from the given one on.
+        init_parts: Detectors: what starts from pretraining; the rest starts anew. By default as the protocol says (trunk).
+        extra_norm: Detectors: the norm of paper.md A.7, for every arm or for none.
+        batch_size: Detectors: scales the learning rate in proportion; the record then says +scaled.
+        steps: Detectors: scales the schedule; the record then says +scaled.
     """
+    from insloc_eval.ask import Tuning
     from insloc_eval.report.markdown import markdown
     from insloc_eval.run import evaluate
 
-    options: dict[str, Any] = {
-        "train_limit": train_limit,
-        "test_limit": test_limit,
-        "cache": cache,
-        "seed": seed,
-        "half": half or "",
-    }
-    print("\n" + markdown(evaluate(model, task, data, out, device=device, precision=precision, **options)))
+    options: dict[str, Any] = {"train_limit": train_limit, "test_limit": test_limit, "cache": cache, "half": half or ""}
+    tuning = Tuning(seeds=seeds, init_parts=init_parts, extra_norm=extra_norm, batch_size=batch_size, steps=steps)
+    options |= {"seed": seed, "device": device, "precision": precision, "tuning": tuning}
+    print("\n" + markdown(evaluate(model, task, data, out, **options)))
 
 
 def compare(

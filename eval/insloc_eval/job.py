@@ -11,6 +11,7 @@ from insloc_eval.protocols import Protocol
 from insloc_eval.sets import Split
 from insloc_eval.stats import ONE_SEED
 from insloc_hub.errors import InslocError
+from insloc_hub.files import digest
 from insloc_hub.models.extractor import Extractor
 from insloc_hub.records import DataFacts, Metric, ModelFacts, Result, environment, record_id
 
@@ -32,6 +33,12 @@ class Job:
     """Folder of features."""
     shown: str
     """The model's name in records."""
+    out: Path
+    """Folder of records; unfinished work of long tasks is in there too."""
+    spec: str = ""
+    """The model as it was asked for."""
+    parts_sha256: str = ""
+    """Digest of the pretrained neck and head, where a detector starts from them too."""
     origin: Origin = field(default_factory=Origin)
     """Of the weights: seed and recipe of their pretraining."""
     command: str = ""
@@ -40,7 +47,9 @@ class Job:
     @property
     def model(self) -> ModelFacts:
         """For the record."""
-        return ModelFacts(spec=self.shown, arch=self.extractor.arch, sha256=self.extractor.sha256, recipe=self.origin.recipe)
+        trunk = self.extractor.sha256
+        sha256 = digest([trunk, self.parts_sha256]) if self.parts_sha256 else trunk
+        return ModelFacts(spec=self.shown, arch=self.extractor.arch, sha256=sha256, recipe=self.origin.recipe)
 
     @property
     def input_px(self) -> int:
@@ -68,6 +77,8 @@ class Job:
         notes: tuple[str, ...],
         maps: dict[str, list[list[float]]] | None = None,
         not_applicable: str = "",
+        by_class: dict[str, dict[str, float]] | None = None,
+        curves: dict[str, list[list[float]]] | None = None,
     ) -> Result:
         """The record of what this job found, or of why there is nothing to find."""
         return Result(
@@ -82,6 +93,9 @@ class Job:
             not_applicable=not_applicable,
             rows=rows,
             maps=maps or {},
+            settings=self.protocol.numbers() if self.protocol.needs_detections else {},
+            by_class=by_class or {},
+            curves=curves or {},
             counts={"input_px": self.input_px, **self.split.counts, **counts},
             notes=(*self.split.notes, *notes, *(() if not_applicable else (ONE_SEED,))),
             env={**environment(), "device": device_name(self.extractor), "precision": self.extractor.precision},

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from insloc_eval.ask import Ask, shown
+from insloc_eval.ask import Ask, Tuning, shown
+from insloc_eval.protocols import Detection, Protocol
 from insloc_eval.store import Judged, load, outcomes_of, record_path, save
 from insloc_hub.errors import BadData
 from insloc_hub.progress import say
@@ -17,7 +18,6 @@ from insloc_hub.records import Result
 
 if TYPE_CHECKING:
     from insloc_eval.job import Job
-    from insloc_eval.origin import Origin
     from insloc_eval.sets import Split
     from insloc_hub.models.extractor import Extractor
 
@@ -35,6 +35,7 @@ def evaluate(
     test_limit: int | None = None,
     cache: Path | None = None,
     half: str = "",
+    tuning: Tuning | None = None,
 ) -> list[Result]:
     """Judge `models` by `tasks` on the images of `data`, keep the records in `out` and return them.
 
@@ -54,10 +55,10 @@ def evaluate(
         test_limit=test_limit,
         cache=cache,
         half=half,
+        tuning=tuning or Tuning(),
     )
     ask.check()
     from insloc_eval.networks import FLOOR_SEED, floor_networks, load_network
-    from insloc_eval.origin import origin
 
     splits = splits_of(ask)
     floors: dict[str, list[Result]] = {}
@@ -68,49 +69,80 @@ def evaluate(
             floors[extractor.arch] = [
                 _judge(job, out, [])
                 for name, random in floor_networks(extractor.arch, ask.device, ask.precision)
-                for job in jobs_of(name, random, ask, splits, origin(f"random:{extractor.arch}@{FLOOR_SEED}"))
+                for job in jobs_of(name, random, ask, splits, f"random:{extractor.arch}@{FLOOR_SEED}", floors=True)
             ]
             results |= {result.id: result for result in floors[extractor.arch]}
-        for job in jobs_of(shown(spec), extractor, ask, splits, origin(spec)):
+        for job in jobs_of(shown(spec), extractor, ask, splits, spec):
             if job.id not in results:
                 floor = [] if spec.startswith("random:") else floors[extractor.arch]
                 results[job.id] = _judge(job, out, floor)
     return list(results.values())
 
 
-def splits_of(ask: Ask) -> dict[tuple[bool, bool], "Split"]:
-    """What the protocols learn from and are asked on, by whether labels and boxes are needed."""
+def splits_of(ask: Ask) -> dict[str, "Split"]:
+    """What each protocol learns from and is asked on, by its title."""
+    from insloc_eval.detection.split import load_detection_split
     from insloc_eval.sets import load_split
 
-    splits = {}
+    splits: dict[str, Split] = {}
+    kept: dict[tuple[bool, bool], Split] = {}
     limits = {"train_limit": ask.train_limit, "test_limit": ask.test_limit}
-    for labels, boxes in sorted({(protocol.needs_labels, protocol.needs_boxes) for protocol in ask.protocols()}):
-        splits[labels, boxes] = load_split(ask.data, labels=labels, boxes=boxes, half=ask.half, **limits)
-    split = next(iter(splits.values()))
-    say(f"{split.name}: {len(split.train)} training and {len(split.test)} test images ({split.how})")
+    for protocol in ask.protocols():
+        if isinstance(protocol, Detection):
+            split: Split = load_detection_split(ask.data, protocol, **limits)
+            say(f"{protocol.title}: {split.learned} training and {split.tested} test images of {split.name} ({split.how})")
+        else:
+            needs = protocol.needs_labels, protocol.needs_boxes
+            if needs not in kept:
+                kept[needs] = load_split(ask.data, labels=needs[0], boxes=needs[1], half=ask.half, **limits)
+            split = kept[needs]
+        splits[protocol.title] = split
+    if kept:
+        split = next(iter(kept.values()))
+        say(f"{split.name}: {split.learned} training and {split.tested} test images ({split.how})")
     return splits
 
 
 def jobs_of(
-    name: str, extractor: "Extractor", ask: Ask, splits: dict[tuple[bool, bool], "Split"], source: "Origin"
+    name: str, extractor: "Extractor", ask: Ask, splits: dict[str, "Split"], spec: str, floors: bool = False
 ) -> Iterator["Job"]:
-    """One job for each protocol; made when its turn comes, since it looks at the clock."""
+    """One job for each protocol and seed; made when its turn comes, since it looks at the clock.
+
+    `floors`: the network is judged only for others to beat it, for which no detector is trained unasked.
+    """
     from insloc_eval.cache import default_folder
     from insloc_eval.job import Job, data_facts
+    from insloc_eval.origin import origin
 
     for protocol in ask.protocols():
-        split = splits[protocol.needs_labels, protocol.needs_boxes]
-        yield Job(
-            extractor=extractor,
-            protocol=protocol,
-            split=split,
-            data=data_facts(split, protocol),
-            seed=ask.seed,
-            cache=ask.cache or default_folder(),
-            shown=name,
-            origin=source,
-            command=ask.command(),
-        )
+        if floors and protocol.needs_detections:
+            continue
+        split = splits[protocol.title]
+        for seed in ask.seeds_of(protocol):
+            yield Job(
+                extractor=extractor,
+                protocol=protocol,
+                split=split,
+                data=data_facts(split, protocol),
+                seed=seed,
+                cache=ask.cache or default_folder(),
+                shown=name,
+                out=ask.out,
+                spec=spec,
+                parts_sha256=_parts_digest(spec, protocol),
+                origin=origin(spec),
+                command=ask.command(),
+            )
+
+
+def _parts_digest(spec: str, protocol: Protocol) -> str:
+    """Of the pretrained neck and head that the protocol starts from; empty: of none."""
+    if not isinstance(protocol, Detection) or protocol.init_parts == "trunk":
+        return ""
+    from insloc_eval.detection.network.parts import read_parts
+    from insloc_hub.models.create import tensors_digest
+
+    return tensors_digest(read_parts(spec))
 
 
 def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:

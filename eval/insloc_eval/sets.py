@@ -38,6 +38,11 @@ class Split:
     """The object box of every image, where boxes were asked for."""
 
     @property
+    def learned(self) -> int:
+        """Training images."""
+        return len(self.train)
+
+    @property
     def tested(self) -> int:
         """Test images."""
         return len(self.test)

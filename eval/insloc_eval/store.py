@@ -1,11 +1,12 @@
 """A folder of records: RESULTS/<task>/<id>.json with the per-image outcomes <id>.npz beside it. Torch-free.
 
 The npz is written first and the JSON renamed into place last, so that a JSON stands for a finished job and two processes
-may fill one folder. On reading, every stored number must be the mean of its stored outcomes: a half-written pair or an
-edited number is named, never reported.
+may fill one folder. On reading, every stored number must be the mean of its stored outcomes, or the AP of its stored
+matches: a half-written pair or an edited number is named, never reported.
 """
 
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insloc_eval.detection.scores import UNIT, matches_of, values
 from insloc_hub.errors import BadData
 from insloc_hub.files import write_json, write_whole
 from insloc_hub.records import Result, result_from_dict
@@ -52,6 +54,11 @@ def record_path(folder: Path, task: str, record_id: str) -> Path:
     return folder / task / f"{record_id}.json"
 
 
+def sheet_path(folder: Path, task: str, record_id: str) -> Path:
+    """Where a detector's drawn test pictures live, if it has any."""
+    return record_path(folder, task, record_id).with_suffix(".jpg")
+
+
 def save(folder: Path, judged: Judged) -> Path:
     """Write the outcomes, then the record. CannotWrite."""
     path = record_path(folder, judged.result.task, judged.result.id)
@@ -69,7 +76,12 @@ def load(path: Path) -> Judged:
     """A record with its outcomes. BadData: missing, half-written, edited, or of a newer schema."""
     result = load_result(path)
     outcomes = _outcomes(path.with_suffix(".npz"))
+    known = values(matches_of(outcomes, path))
     for name, metric in result.metrics.items():
+        if metric.unit == UNIT:
+            if abs(known.get(name, math.nan) - metric.value) <= CLOSE and len(outcomes["keys"]) == metric.n:
+                continue
+            raise BadData(path, f"{name} is not what its matches in {path.stem}.npz give: edited or half-written")
         counted = outcomes[name][~np.isnan(outcomes[name])] if name in outcomes else np.zeros(0)
         if len(counted) != metric.n:
             raise BadData(path, f"its outcomes {path.stem}.npz have no {metric.n} values of {name}; run it again")

@@ -9,9 +9,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from insloc_eval.ask import Ask
+from insloc_eval.ask import Ask, Tuning
 from insloc_eval.networks import ORDINARY, load_network
-from insloc_eval.origin import origin
+from insloc_eval.protocols.detection import SCALED
 from insloc_eval.run import jobs_of, judge, splits_of
 from insloc_eval.stats import Z95
 from insloc_eval.store import load_result
@@ -49,7 +49,7 @@ def verify(path: Path, *, model: str | None = None, data: Path | None = None, de
     with tempfile.TemporaryDirectory(prefix="insloc-verify-") as scratch:
         ask = Ask(
             models=(model or stored.model.spec.removesuffix(ORDINARY),),
-            tasks=(stored.protocol,),
+            tasks=(stored.protocol.removesuffix(SCALED),),
             data=place,
             out=Path(scratch) / "results",
             device=device,
@@ -59,10 +59,11 @@ def verify(path: Path, *, model: str | None = None, data: Path | None = None, de
             test_limit=_number(_option(stored.command, "--test-limit")),
             cache=Path(scratch) / "features",
             half=_option(stored.command, "--half") or "",
+            tuning=_tuning(stored),
         )
         ask.check()
         extractor = load_network(model or stored.model.spec, device, ask.precision)
-        (job,) = jobs_of(stored.model.spec, extractor, ask, splits_of(ask), origin(ask.models[0]))
+        (job,) = jobs_of(stored.model.spec, extractor, ask, splits_of(ask), ask.models[0])
         if job.id != stored.id:
             raise BadData(path, f"can't be verified: {_what_differs(stored, job.result({}, {}, {}, ()))}")
         again = judge(job).result
@@ -119,6 +120,16 @@ def _what_differs(stored: Result, now: Result) -> str:
 def _option(command: str, name: str) -> str | None:
     words = shlex.split(command)
     return words[words.index(name) + 1] if name in words[:-1] else None
+
+
+def _tuning(stored: Result) -> Tuning:
+    """How the record's detector was asked for; the number of seeds is one."""
+    return Tuning(
+        init_parts=_option(stored.command, "--init-parts"),
+        extra_norm=_option(stored.command, "--extra-norm"),
+        batch_size=_number(_option(stored.command, "--batch-size")),
+        steps=_number(_option(stored.command, "--steps")),
+    )
 
 
 def _number(text: str | None) -> int | None:

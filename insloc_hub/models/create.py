@@ -6,6 +6,7 @@ stays random in silence. So tensor names are compared here, before timm loads.
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,10 +91,13 @@ def model_arch(spec: str) -> str:
 def weights_digest(model: nn.Module) -> str:
     """Hex sha256 of the names and bytes of all tensors but a classifier's, on any device: who a model is in a record."""
     head = str(getattr(model, "pretrained_cfg", {}).get("classifier") or "")
+    return tensors_digest({n: t for n, t in model.state_dict().items() if not (head and n.startswith(f"{head}."))})
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hex sha256 of names and bytes, in the order of the names."""
     state = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if head and name.startswith(f"{head}."):
-            continue
+    for name, tensor in sorted(tensors.items()):
         state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return state.hexdigest()

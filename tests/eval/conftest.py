@@ -96,6 +96,7 @@ def make_job(network: Extractor, tmp_path: Path) -> Callable[..., Job]:
             seed=0,
             cache=tmp_path / "cache",
             shown="tiny",
+            out=tmp_path / "results",
         )
 
     return make

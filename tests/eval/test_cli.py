@@ -15,7 +15,8 @@ MakeRecord = Callable[..., Judged]
 RUN = ["run", "--model", "random:resnet18", "--data", ".", "--out", "out"]
 
 OPTIONS = {
-    "run": "model task data out device precision seed train_limit test_limit half cache",
+    "run": "model task data out device precision seed train_limit test_limit half cache "
+    "seeds init_parts extra_norm batch_size steps",
     "compare": "results first second",
     "report": "results out html",
     "ls": "results",

@@ -90,6 +90,11 @@ class DetectionSplit(Split):
     classes: tuple[str, ...]
 
     @property
+    def learned(self) -> int:
+        """Training pictures."""
+        return len(self.learn)
+
+    @property
     def tested(self) -> int:
         """Test pictures."""
         return len(self.ask)

@@ -2,7 +2,8 @@
 
 import re
 
-from insloc_eval.protocols import linear, localize, regions
+from insloc_eval.protocols import detection, linear, localize, regions
+from insloc_eval.protocols.detection import Detection
 from insloc_eval.protocols.linear import LINEAR_LOGISTIC, Linear
 from insloc_eval.protocols.localize import (
     PATCHES_COMPOSITE,
@@ -45,6 +46,7 @@ __all__ = [
     "REGIONS_MOSAIC_B",
     "Boxes",
     "Composite",
+    "Detection",
     "Linear",
     "Mosaic",
     "Patches",
@@ -57,7 +59,7 @@ __all__ = [
     "known_tasks",
 ]
 
-PROTOCOLS: tuple[Protocol, ...] = (*linear.RECORDS, *localize.RECORDS, *regions.RECORDS)
+PROTOCOLS: tuple[Protocol, ...] = (*linear.RECORDS, *localize.RECORDS, *regions.RECORDS, *detection.RECORDS)
 
 
 def find_protocols(tasks: list[str]) -> list[Protocol]:

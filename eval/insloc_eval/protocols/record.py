@@ -20,6 +20,8 @@ class Protocol:
 
     needs_boxes: ClassVar[bool] = False
     """Whether each image must have an annotated object."""
+    needs_detections: ClassVar[bool] = False
+    """Whether a detector is trained: its seeds are replicates of an arm, and no random network is judged beside unasked."""
     same_question: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of metrics that ask the same of different features: where their signs differ, a comparison says so."""
     family: str
@@ -60,8 +62,12 @@ class Protocol:
 
     def hash(self, precision: str = "fp32") -> str:
         """Hex digest of the numbers; arithmetic other than fp32 is another protocol (contracts.md 7)."""
-        numbers: dict[str, Any] = {k: v for k, v in dataclasses.asdict(self).items() if k not in PROSE}
+        numbers = self.numbers()
         return digest(numbers if precision == "fp32" else {**numbers, "precision": precision})
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything that a score depends on, by name."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in PROSE}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

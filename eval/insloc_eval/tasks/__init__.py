@@ -3,10 +3,14 @@
 from collections.abc import Callable
 
 from insloc_eval.job import Job
+from insloc_eval.protocols.detection import RECORDS
 from insloc_eval.store import Judged
-from insloc_eval.tasks import boxes, composite, knn, linear, moco, mosaic, patches, relocate, sweep
+from insloc_eval.tasks import boxes, composite, detection, knn, linear, moco, mosaic, patches, relocate, sweep
+
+DETECTORS = dict.fromkeys((f"{one.family}/{one.name}" for one in RECORDS), detection.run)
 
 TASKS: dict[str, Callable[[Job], Judged]] = {
+    **DETECTORS,
     "linear/logistic": linear.run,
     "linear/sweep": sweep.run,
     "linear/moco": moco.run,
