@@ -29,9 +29,8 @@ def region_means(
     h, w = maps.shape[2:]
     means = []
     for one_map, rows in zip(maps, boxes, strict=True):
-        x = axis_weights(rows[:, 0], rows[:, 2], w, scale, bins, sampling, maps)
-        y = axis_weights(rows[:, 1], rows[:, 3], h, scale, bins, sampling, maps)
-        weights = (y[:, :, None] * x[:, None, :]).flatten(1)  # [n, h w]
+        x, y = axes_weights(rows[:, :2].T, rows[:, 2:].T, (w, h), scale, bins, sampling, maps)
+        weights = (y[:, :h, None] * x[:, None, :w]).flatten(1)  # [n, h w]
         means.append(weights @ one_map.flatten(1).T)
     return means
 
@@ -45,27 +44,42 @@ def axis_weights(
     sampling: int,
     like: Tensor,
 ) -> Float[Tensor, "n cells"]:
-    """Weight of each map cell along one axis in the mean of each box; `like` gives dtype and device.
+    """Weight of each map cell along one axis in the mean of each box; `like` gives dtype and device."""
+    return axes_weights(low[None], high[None], (cells,), scale, bins, sampling, like)[0]
 
-    RoIAlign's rules: half a cell of shift, points more than one cell outside count as zero, the rest are clamped to the
-    border. The arithmetic is the map's, in torchvision's order: where a bin is a whole number of cells wide, the
-    adaptive count hangs on the last bit.
+
+def axes_weights(
+    low: Float[Tensor, "a n"],
+    high: Float[Tensor, "a n"],
+    cells: Sequence[int],
+    scale: float,
+    bins: int,
+    sampling: int,
+    like: Tensor,
+) -> Float[Tensor, "a n most"]:
+    """The same of several axes at once: `cells` of each, and behind them zeros up to the most.
+
+    RoIAlign's rules: half a cell of shift, points beyond the border's cells are clamped to it (none is more than half a
+    cell outside, since boxes are clipped). The arithmetic is the map's, in torchvision's order: where a bin is a whole
+    number of cells wide, the adaptive count hangs on the last bit.
     """
-    edge = cells / scale
-    start = low.to(like).clamp(0, edge) * scale - 0.5
-    end = high.to(like).clamp(0, edge) * scale - 0.5
-    length = end - start
+    counts = torch.tensor(cells, dtype=like.dtype, device=like.device)[:, None]
+    edge = counts / scale
+    start = low.to(like).clamp(min=0).minimum(edge) * scale - 0.5
+    length = high.to(like).clamp(min=0).minimum(edge) * scale - 0.5 - start
     per_bin = torch.full_like(length, sampling) if sampling else (length / bins).ceil()
     points = per_bin * bins  # points per box: equally spaced over the whole box
-    most = int(points.max()) if len(points) else 0
+    most = int(points.max()) if points.numel() else 0
     order = torch.arange(most, device=like.device, dtype=like.dtype)
-    at = start[:, None] + (order + 0.5) * (length / points.clamp(min=1))[:, None]
-    share = ((order < points[:, None]) & (at >= -1) & (at <= cells)).to(like) / points.clamp(min=1)[:, None]
-    at = at.clamp(min=0)
-    left = at.floor().clamp(max=cells - 1)
-    right = (left + 1).clamp(max=cells - 1)
-    part = torch.where(left >= cells - 1, torch.zeros_like(at), at - left)
-    weights = like.new_zeros(len(start), cells)
-    weights.scatter_add_(1, left.long(), share * (1 - part))
-    weights.scatter_add_(1, right.long(), share * part)
-    return weights
+    divisor = points.clamp(min=1)
+    at = start[..., None] + (order + 0.5) * (length / divisor)[..., None]
+    at = at.clamp(min=0).minimum(counts[..., None] - 1)
+    share = (order < points[..., None]).to(like) / divisor[..., None]
+    left = at.floor()
+    to_right = (at - left) * share
+    index = left.long()
+    # One cell more, which only ever gets zeros: the right neighbour of a point on the last cell.
+    weights = like.new_zeros(*start.shape, max(cells) + 1)
+    weights.scatter_add_(-1, index, share - to_right)
+    weights[..., 1:].scatter_add_(-1, index, to_right)
+    return weights[..., :-1]
