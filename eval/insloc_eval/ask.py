@@ -2,11 +2,11 @@
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from insloc_eval.protocols import Detection, Protocol, find_protocols
-from insloc_eval.protocols.detection import adapted
+from insloc_eval.protocols.detection import GAINS, adapted
 from insloc_hub.data.shards import shard_files
 from insloc_hub.errors import BadData, InslocError
 from insloc_hub.files import check_writable
@@ -24,11 +24,23 @@ class Tuning:
     """on or off."""
     batch_size: int | None = None
     steps: int | None = None
+    decompose: bool = False
+    """Instead of one detector those that split a gain into trunk, neck, head and norm (detection/decompose.py)."""
 
-    def of(self, protocol: Protocol) -> Protocol:
-        """The protocol as asked; InslocError: it can't be that."""
+    def of(self, protocol: Protocol) -> list[Protocol]:
+        """The protocol as asked, or its arms; InslocError: it can't be that."""
         if not isinstance(protocol, Detection):
-            return protocol
+            return [protocol]
+        if not self.decompose:
+            return [self._adapted(protocol)]
+        if self.init_parts is not None or self.extra_norm is not None or protocol.variant != "fpn":
+            raise InslocError(
+                f"--decompose runs an FPN protocol with its own --init-parts and --extra-norm; {protocol.title} can't be split"
+            )
+        named = [replace(self, init_parts=parts, extra_norm="on" if norm else "off") for parts, norm in GAINS]
+        return [one._adapted(protocol) for one in named]
+
+    def _adapted(self, protocol: Detection) -> Detection:
         return adapted(
             protocol,
             init_parts=self.init_parts,
@@ -36,6 +48,10 @@ class Tuning:
             batch=self.batch_size,
             steps=self.steps,
         )
+
+    def base(self, protocol: Protocol) -> Protocol:
+        """The arm of a split gain in which nothing but the trunk is initialised."""
+        return replace(protocol, init_parts="trunk", extra_norm=False) if isinstance(protocol, Detection) else protocol
 
     def words(self) -> list[str]:
         """Of the command line."""
@@ -47,7 +63,7 @@ class Tuning:
             ("--steps", self.steps),
         ):
             words += [] if value is None else [option, str(value)]
-        return words
+        return [*words, "--decompose"] if self.decompose else words
 
 
 PRECISIONS = ("fp32", "bf16")
@@ -76,7 +92,12 @@ class Ask:
 
     def protocols(self) -> list[Protocol]:
         """The protocols that `tasks` mean, as they are asked for. UnknownName, InslocError."""
-        return [self.tuning.of(protocol) for protocol in find_protocols(list(self.tasks))]
+        return [one for protocol in find_protocols(list(self.tasks)) for one in self.tuning.of(protocol)]
+
+    def protocols_for(self, spec: str) -> list[Protocol]:
+        """Those for one model: of a split gain a random model can have the trunk alone."""
+        random = self.tuning.decompose and spec.startswith("random:")
+        return [one for one in self.protocols() if not random or one == self.tuning.base(one)]
 
     def seeds_of(self, protocol: Protocol) -> range:
         """Evaluation seeds."""

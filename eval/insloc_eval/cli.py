@@ -34,6 +34,7 @@ def run(
     extra_norm: Literal["on", "off"] | None = None,
     batch_size: int | None = None,
     steps: int | None = None,
+    decompose: bool = False,
 ) -> None:
     """Judge frozen models, with randomly initialised ones beside, or train detectors from them, and print the table.
 
@@ -61,13 +62,15 @@ def run(
         extra_norm: Detectors: the norm of paper.md A.7, for every arm or for none.
         batch_size: Detectors: scales the learning rate in proportion; the record then says +scaled.
         steps: Detectors: scales the schedule; the record then says +scaled.
+        decompose: Detectors: the arms that split a gain into trunk, neck, head and norm; see compare --decompose.
     """
     from insloc_eval.ask import Tuning
     from insloc_eval.report.markdown import markdown
     from insloc_eval.run import evaluate
 
     options: dict[str, Any] = {"train_limit": train_limit, "test_limit": test_limit, "cache": cache, "half": half or ""}
-    tuning = Tuning(seeds=seeds, init_parts=init_parts, extra_norm=extra_norm, batch_size=batch_size, steps=steps)
+    changed: dict[str, Any] = {"init_parts": init_parts, "extra_norm": extra_norm, "batch_size": batch_size, "steps": steps}
+    tuning = Tuning(seeds=seeds, decompose=decompose, **changed)
     options |= {"seed": seed, "device": device, "precision": precision, "tuning": tuning}
     print("\n" + markdown(evaluate(model, task, data, out, **options)))
 
@@ -76,6 +79,8 @@ def compare(
     results: Annotated[Path, tyro.conf.Positional],
     first: Annotated[str, tyro.conf.Positional],
     second: Annotated[str, tyro.conf.Positional],
+    *,
+    decompose: bool = False,
 ) -> None:
     """Differences of two arms on the same images, with intervals. An arm is a model, or several seeds of one recipe.
 
@@ -88,10 +93,16 @@ def compare(
         results: Folder of records.
         first: Model as the report names it, a pattern of models, or the start of a record's id; commas between several.
         second: The arm that is subtracted.
+        decompose: Of detectors made by run --decompose: what trunk, neck, head and norm each add.
     """
     from insloc_eval.ask import shown
     from insloc_eval.compare import compare_models, sentences
 
+    if decompose:
+        from insloc_eval.detection.decompose import lines, steps
+
+        print("\n".join(lines(steps(results, shown(first), shown(second)))))
+        return
     for comparison in compare_models(results, shown(first), shown(second)):
         print("\n".join(sentences(comparison)))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insloc_eval.detection import arms
 from insloc_eval.protocols import PROTOCOLS
 from insloc_eval.stats import ONE_SEED, Difference, difference, over_seeds, share
 from insloc_eval.store import Judged, load, pick, record_path
@@ -70,6 +71,10 @@ def compare(first: tuple[Judged, ...], second: tuple[Judged, ...]) -> Comparison
             raise NotComparable(f"{', '.join(result.id for result in arm)} are no arm: {why}")
     if {result.id for result in a} & {result.id for result in b}:
         raise NotComparable("they share one record: the same weights can't be in both arms")
+    if a[0].settings:
+        gaps, means = arms.differences(first, second)
+        units = {name: a[0].metrics[name].unit for name in gaps}
+        return Comparison(first=a, second=b, differences=gaps, alone=means, units=units)
     keys = reduce(np.intersect1d, [judged.outcomes["keys"] for judged in (*first, *second)])
     differences, alone = {}, {}
     for name in (name for name in a[0].metrics if all(name in result.metrics for result in (*a, *b))):
@@ -89,6 +94,8 @@ def obstacle(a: Result, b: Result) -> str:
     for result in (a, b):
         if result.not_applicable:
             return f"{result.protocol} is not applicable to {result.model.spec} ({result.not_applicable})"
+    if a.settings and b.settings:  # detectors: their seeds are replicates, and what differs is named
+        return arms.what_differs(a, b)
     if a.protocol != b.protocol:
         return f"the protocols differ, {a.protocol} and {b.protocol}"
     if a.protocol_hash != b.protocol_hash:
@@ -110,6 +117,9 @@ def not_one_arm(arm: tuple[Result, ...]) -> str:
     ):
         if len(values) > 1:
             return f"they are of more than one {what} ({', '.join(sorted(value or 'unknown' for value in values))})"
+    if arm[0].settings:
+        tuned = [(result.model.sha256, result.eval_seed) for result in arm]
+        return "" if len(set(tuned)) == len(tuned) else "two of them are the same weights and fine-tuning seed"
     seeds = [result.pretrain_seed for result in arm if result.pretrain_seed is not None]
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     return f"more than one of them has pretraining seed {twice[0]}; name one by the start of its id" if twice else ""
@@ -133,8 +143,10 @@ def sentences(comparison: Comparison) -> list[str]:
     """The comparison as lines of text."""
     a, b = (_named(arm) for arm in (comparison.first, comparison.second))
     lines = [f"{comparison.protocol} on {comparison.first[0].data.name}: {a} minus {b}"]
+    detectors, blind = bool(comparison.first[0].settings), arms.blind(comparison.alone)
     for name, gap in comparison.differences.items():
-        lines.append(f"  {verdict(name, gap, comparison.units[name])}")
+        said = arms.verdict(name, gap, blind) if detectors else verdict(name, gap, comparison.units[name])
+        lines.append(f"  {said}")
         lines.append("    " + " and ".join(f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" for m in comparison.alone[name]))
     return [*lines, *(f"  {text}" for text in disagreements(comparison)), f"  {seeds_note(comparison)}"]
 
@@ -154,6 +166,8 @@ def disagreements(comparison: Comparison) -> list[str]:
 
 def seeds_note(comparison: Comparison) -> str:
     """What the intervals cover."""
+    if comparison.first[0].settings:
+        return arms.seeds_note(comparison.first, comparison.second)
     counts = len(comparison.first), len(comparison.second)
     if min(counts) == 1:
         return ONE_SEED
@@ -168,7 +182,8 @@ def _by_question(results: list[Result]) -> dict[tuple[str, str, str, str, int], 
     """Records by what they answer: those of one group can stand in one comparison."""
     groups: dict[tuple[str, str, str, str, int], list[Result]] = {}
     for r in sorted(results, key=lambda r: (r.protocol, r.pretrain_seed or 0, r.id)):
-        question = (r.protocol, r.protocol_hash, r.data.fingerprint, r.data.split, r.eval_seed)
+        seed = 0 if r.settings else r.eval_seed  # a detector's seeds are replicates
+        question = (r.protocol, r.protocol_hash, r.data.fingerprint, r.data.split, seed)
         groups.setdefault(question, []).append(r)
     return groups
 

@@ -114,7 +114,7 @@ def jobs_of(
     from insloc_eval.job import Job, data_facts
     from insloc_eval.origin import origin
 
-    for protocol in ask.protocols():
+    for protocol in ask.protocols_for(spec):
         if floors and protocol.needs_detections:
             continue
         split = splits[protocol.title]

@@ -123,13 +123,12 @@ def _option(command: str, name: str) -> str | None:
 
 
 def _tuning(stored: Result) -> Tuning:
-    """How the record's detector was asked for; the number of seeds is one."""
-    return Tuning(
-        init_parts=_option(stored.command, "--init-parts"),
-        extra_norm=_option(stored.command, "--extra-norm"),
-        batch_size=_number(_option(stored.command, "--batch-size")),
-        steps=_number(_option(stored.command, "--steps")),
-    )
+    """How the record's one detector was asked for."""
+    if not stored.settings:
+        return Tuning()
+    said = stored.settings
+    norm = "on" if said["extra_norm"] else "off"
+    return Tuning(init_parts=said["init_parts"], extra_norm=norm, batch_size=said["batch"], steps=said["steps"])
 
 
 def _number(text: str | None) -> int | None:

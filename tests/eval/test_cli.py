@@ -16,8 +16,8 @@ RUN = ["run", "--model", "random:resnet18", "--data", ".", "--out", "out"]
 
 OPTIONS = {
     "run": "model task data out device precision seed train_limit test_limit half cache "
-    "seeds init_parts extra_norm batch_size steps",
-    "compare": "results first second",
+    "seeds init_parts extra_norm batch_size steps decompose",
+    "compare": "results first second decompose",
     "report": "results out html",
     "ls": "results",
     "show": "record",

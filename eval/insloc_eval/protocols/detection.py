@@ -12,6 +12,8 @@ from insloc_hub.errors import InslocError
 
 INIT_PARTS = ("trunk", "trunk+fpn", "trunk+fpn+head")
 SCALED = "+scaled"
+GAINS = (("trunk", False), ("trunk+fpn", False), ("trunk+fpn+head", False), ("trunk+fpn+head", True))
+"""What is initialised, and whether the extra norm is there, in the arms that split a published-style gain (A.7)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
