@@ -19,6 +19,7 @@ from insloc_server.health import livez, metrics, readyz, startupz, v2_live, v2_m
 from insloc_server.keys import Keyed, read_keyring
 from insloc_server.limits import Budget
 from insloc_server.metrics import Metrics, Observed
+from insloc_server.models import Models, named
 from insloc_server.openapi import EMBEDDINGS, FEATURES, FEATURES_RESPONSES, PROBLEMS
 from insloc_server.problems import install
 from insloc_server.schema import (
@@ -27,6 +28,7 @@ from insloc_server.schema import (
     Health,
     ModelFacts,
     ModelList,
+    ModelWaiting,
     SelfTest,
     V2Live,
     V2Model,
@@ -39,13 +41,16 @@ from insloc_server.settings import Settings
 
 
 def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAPI:
-    """The server as an ASGI app. The model is `extractor`, or is loaded when the app starts. InslocError: no such engine."""
+    """The server as an ASGI app. The model is `extractor`, or is loaded when the app starts. InslocError."""
     forwarder = None if extractor is None else make_forwarder(extractor, settings.engine)
+    if len(settings.models) > 1:
+        named(settings.models)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        model = extractor or load(settings.model, settings.device, settings.precision)
+        model = extractor or load(settings.models[0], settings.device, settings.precision)
         engine = app.state.engine = Engine(model, settings, forwarder)
+        app.state.models = Models(settings, engine)
         app.state.metrics.watch(engine.name, model.sha256, lambda: float(engine.in_work), engine.oldest_s)
         app.state.pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="insloc-decode")
         engine.start()
@@ -55,6 +60,7 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
             await asyncio.gather(reference_of(engine, app.state.references), return_exceptions=True)
             yield
         finally:
+            await asyncio.to_thread(app.state.models.close)
             await asyncio.to_thread(engine.close)
             app.state.pool.shutdown()
 
@@ -70,7 +76,7 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
     app.state.metrics = Metrics()
     app.state.budget = budget = Budget(settings.max_held_bytes)
     app.state.metrics.bytes.set_function(lambda: float(budget.held))
-    app.state.engine = None
+    app.state.engine = app.state.models = None
     app.state.draining = False
     app.state.references = {}
     app.state.peers = None  # the other processes of this server, where there are some
@@ -87,7 +93,7 @@ def add_routes(app: FastAPI) -> None:
     app.post("/v1/embeddings", response_model=EmbeddingsAnswer, openapi_extra=EMBEDDINGS, responses=PROBLEMS)(embeddings)
     app.get("/v1/models", response_model=ModelList, responses=PROBLEMS)(models)
     app.get("/v1/models/{name:path}/selftest", response_model=SelfTest, responses=PROBLEMS)(selftest)
-    app.get("/v1/models/{name:path}", response_model=ModelFacts, responses=PROBLEMS)(model)
+    app.get("/v1/models/{name:path}", response_model=ModelFacts | ModelWaiting, responses=PROBLEMS)(model)
     app.get("/livez", response_model=Health)(livez)
     app.get("/startupz", response_model=Health, responses=PROBLEMS)(startupz)
     app.get("/readyz", response_model=Health, responses=PROBLEMS)(readyz)

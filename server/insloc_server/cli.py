@@ -38,7 +38,8 @@ def serve(settings: Settings) -> None:
     from insloc_server.process import Forced, listening, until_stopped
     from insloc_server.workers import supervise
 
-    parse_spec(settings.model)
+    for spec in settings.models:
+        parse_spec(spec)
     read_keyring(settings)
     configure(settings.log_format)
     with until_stopped(), listening(settings) as listener:
@@ -93,6 +94,25 @@ def config_of(words: list[str]) -> Path | None:
     return None
 
 
+def joined_models(words: list[str]) -> list[str]:
+    """--model given several times as one --model with commas, which is what the setting holds.
+
+    >>> joined_models(["--model", "a", "--port", "1", "--model=b"])
+    ['--port', '1', '--model', 'a,b']
+    """
+    models: list[str] = []
+    others: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        if name == "--model" and (equals or left):
+            models.append(value if equals else left.pop(0))
+        else:
+            others.append(word)
+    return [*others, "--model", ",".join(models)] if len(models) > 1 else words
+
+
 def options(config: Path | None) -> type[Any]:
     """The settings as a plain record for tyro: their checks are the settings' own, so that a refusal is one line."""
     environment = from_environment(config)
@@ -116,6 +136,7 @@ def main() -> None:
             return
         if words[:1] == ["serve"]:
             words = words[1:]
+        words = joined_models(words)
         given = dataclasses.asdict(tyro.cli(options(config_of(words)), prog="insloc-server", description=ABOUT, args=words))
         print_config = given.pop("print_config")
         settings = make_settings(**given)

@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from insloc_server.answers import JSON, choose_type
-from insloc_server.catalog import check_model, running_engine
+from insloc_server.catalog import running_engine
 from insloc_server.exchange import Exchange
 from insloc_server.facts import spaces
 from insloc_server.inline import check_values, image_bytes
@@ -24,11 +24,11 @@ async def embeddings(request: Request) -> Response:
     """
     choose_type(request.headers.get("accept", ""), (JSON,))
     body_type(request.headers, (JSON_TYPE,))
-    engine = running_engine(request)
+    running_engine(request)  # or nothing is read
     async with Exchange(request) as exchange:
         await exchange.read()
         images, ask = await exchange.aside(lambda: from_json(bytes(exchange.body.data), exchange.state.settings.max_images))
-        check_model(ask.model, engine)
+        engine = running_engine(request, ask.model)
         want = engine.want(("pooled",), "eval", None, False, ask.encoding_format)
         answer = await exchange.compute(engine, images, None, want)
         space = spaces(engine, want)["pooled"]

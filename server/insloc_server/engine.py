@@ -56,27 +56,47 @@ def new_compute(device: torch.device, settings: Settings) -> Compute:
 class Engine:
     """An extractor, the room before it and the thread that it shares with the other models of its device.
 
-    `start` it, `close` it; between the two it serves any thread.
+    `start` it, `close` it; between the two it serves any thread. One `beside` another has that one's room and thread, and
+    is neither started nor closed: it needs its `warm_up` alone.
     """
 
-    def __init__(self, extractor: Extractor, settings: Settings, forwarder: Forwarder | None = None) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        settings: Settings,
+        forwarder: Forwarder | None = None,
+        beside: "Engine | None" = None,
+    ) -> None:
         self.extractor = extractor
         self.forwarder = forwarder or make_forwarder(extractor, settings.engine)
         self.name = model_id(extractor.spec)  # once: the folder may be gone tomorrow
         self.settings = settings
-        self.room = Room(settings.queue_images, settings.queue_bytes, FLOOR_BATCHES * settings.batch_images)
+        floor = FLOOR_BATCHES * settings.batch_images
+        self.room: Room = Room(settings.queue_images, settings.queue_bytes, floor) if beside is None else beside.room
         self.pooled = 0
         self.warm: Future[None] = Future()
-        self._compute = new_compute(extractor.device, settings)
+        self._compute: Compute = new_compute(extractor.device, settings) if beside is None else beside._compute
 
     def start(self) -> None:
         """Start the thread; its first work is a warm-up forward, whose outcome is `warm`."""
         self._compute.start()
         self.warm = self._compute.call(self._warm_up)
 
+    def warm_up(self) -> None:
+        """The warm-up forward on this thread, for a model whose device's thread has others to serve. Refusal: not_ready."""
+        self._warm_up()
+        self.warm.set_result(None)
+
     def close(self) -> None:
         """End the thread after the batch it is at; what still waits is refused."""
         self._compute.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights; a graph of another engine has its own beside the plain model's."""
+        state = self.extractor.model.state_dict().values()
+        weights = sum(int(tensor.nbytes) for tensor in state)
+        return weights if self.forwarder.name == "eager" else 2 * weights
 
     @property
     def in_work(self) -> int:

@@ -7,7 +7,7 @@ from fastapi import Query, Request
 from fastapi.responses import Response
 
 from insloc_server.answers import JSON, answer_bytes, check_form, choose_type
-from insloc_server.catalog import check_model, running_engine
+from insloc_server.catalog import running_engine
 from insloc_server.exchange import Exchange
 from insloc_server.facts import answer_head, check_spaces
 from insloc_server.inline import check_values, image_bytes
@@ -26,11 +26,11 @@ async def features(request: Request, query: Annotated[RawQuery, Query()]) -> Res
     """
     answer_type = choose_type(request.headers.get("accept", ""))
     kind = body_type(request.headers)
-    engine = running_engine(request)
+    running_engine(request)  # or nothing is read
     async with Exchange(request) as exchange:
         await exchange.read()
         images, ask = await take_apart(exchange, kind, query)
-        check_model(ask.model, engine)
+        engine = running_engine(request, ask.model)
         boxes = None if ask.boxes is None else count_boxes(ask.boxes, len(images), exchange.state.settings)
         encoding = ask.encoding if answer_type == JSON else "safetensors"
         partial, exact = ask.on_error == "partial", ask.deterministic

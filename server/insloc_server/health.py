@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from insloc_hub import __version__
-from insloc_server.catalog import check_model, running_engine
+from insloc_server.catalog import running_engine
 from insloc_server.facts import tensor_facts
 from insloc_server.peers import gathered
 from insloc_server.problems import Refusal
@@ -58,15 +58,13 @@ async def v2_ready(request: Request) -> dict[str, bool]:
 
 async def v2_model(name: str, request: Request) -> dict[str, Any]:
     """Open Inference Protocol: a model's tensors."""
-    engine = running_engine(request)
-    check_model(name, engine)
+    engine = running_engine(request, name, bring=False)
     return tensor_facts(engine)
 
 
 async def v2_model_ready(name: str, request: Request) -> dict[str, Any]:
     """Open Inference Protocol: the model can compute."""
-    engine = running_engine(request)
-    check_model(name, engine)
+    engine = running_engine(request, name, bring=False)
     await readyz(request)
     return {"name": engine.name, "ready": True}
 

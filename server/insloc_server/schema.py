@@ -221,12 +221,23 @@ class ModelFacts(ModelIdentity):
     strides: Annotated[dict[str, int], Field(description="Stride of each map -> its channels")]
     default_stride: int
     outputs: list[OutputName]
+    state: Literal["ready"]
+
+
+class ModelWaiting(BaseModel):
+    """An entry of /v1/models that can't compute yet."""
+
+    id: str
+    spec: str
+    state: Annotated[
+        Literal["cold", "loading", "failed"], Field(description="cold and failed: loaded when it is next asked for features")
+    ]
 
 
 class ModelList(BaseModel):
     """Answer of /v1/models."""
 
-    models: list[ModelFacts]
+    models: list[ModelFacts | ModelWaiting]
 
 
 class SelfTest(BaseModel):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from insloc_server.answers import json_array
-from insloc_server.catalog import check_model, running_engine
+from insloc_server.catalog import running_engine
 from insloc_server.decode import decoded
 from insloc_server.engine import Engine
 from insloc_server.facts import spaces
@@ -31,8 +31,7 @@ class Reference:
 
 async def selftest(name: str, request: Request) -> dict[str, Any]:
     """The stored picture through the model as it serves, against the stored vector and the plain model's."""
-    engine = running_engine(request)
-    check_model(name, engine)
+    engine = running_engine(request, name)
     reference = await reference_of(engine, request.app.state.references)
     served, want = await vector(engine, deterministic=False)
     plain, _ = await vector(engine, deterministic=True)

@@ -56,7 +56,7 @@ def load_server(settings: Settings) -> Server:
         threads = max(1, torch.get_num_threads() // settings.workers)  # more would only wait for each other
     if threads:
         torch.set_num_threads(threads)
-    return make_server(settings, load(settings.model, settings.device, settings.precision))
+    return make_server(settings, load(settings.models[0], settings.device, settings.precision))
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[
     200
     """
     with listening(settings) as listener:
-        server = make_server(settings, extractor or load(settings.model, settings.device, settings.precision))
+        server = make_server(settings, extractor or load(settings.models[0], settings.device, settings.precision))
         thread = threading.Thread(target=run, args=(server, [listener]), name="insloc-server")
         url = url_of(listener)
         thread.start()

@@ -25,7 +25,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     config: Path | None = Field(None, description="A TOML file of settings by these names; the environment wins over it.")
-    model: str = Field(min_length=1, description="Spec of the model: a path, a card, a timm name, random:ARCH, ...")
+    model: str = Field(
+        min_length=1, description="Spec of the model: a path, a card, a timm name, random:ARCH, ... Several: one --model each."
+    )
+    model_bytes: int = Field(
+        4096 * MIB, ge=MIB, description="Size of loaded models together; those unused for longest make room, never the first."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; one that others can reach needs --allow-remote.")
     port: int = Field(8411, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     allow_remote: bool = Field(False, description="Listen where others can reach it, though no API keys are set.")
@@ -72,6 +77,17 @@ class Settings(BaseSettings):
         5.0, ge=0, allow_inf_nan=False, description="After SIGTERM, time to answer as before while /readyz says 503."
     )
     drain_timeout_s: int = Field(25, ge=0, description="At the end, time for requests in work to finish.")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The specs in `model`, which has commas between them."""
+        return tuple(spec.strip() for spec in self.model.split(","))
+
+    @model_validator(mode="after")
+    def _check_models(self) -> "Settings":
+        if not all(self.models) or len(set(self.models)) < len(self.models):
+            raise ValueError(f"model {self.model!r} must be one spec, or several different ones with commas between")
+        return self
 
     @model_validator(mode="after")
     def _check_host(self) -> "Settings":
