@@ -112,3 +112,10 @@ def test_schema_prints_what_the_server_publishes(client):
     code, out, lines, _ = run("schema")
     assert (code, lines) == (0, [])
     assert json.loads(out) == client.get("/openapi.json").json()
+
+
+def test_model_may_be_given_several_times_and_not_twice_the_same():
+    code, out, _, torch = run("--model", "random:resnet18@1", "--port=3", "--model=random:resnet18@2", "--print-config")
+    assert code == 0 and 'model = "random:resnet18@1,random:resnet18@2"' in out and "port = 3" in out and not torch
+    code, _, (line,), _ = run("--model", "a", "--model", "a")
+    assert code == 2 and "one spec, or several different ones" in line
