@@ -121,7 +121,7 @@ def report(results: Annotated[Path, tyro.conf.Positional], *, out: Path | None =
     """
     from insloc_eval.report import check_ending, write_report
     from insloc_eval.report.markdown import markdown
-    from insloc_eval.store import browse
+    from insloc_eval.store import browse, sheets
 
     wanted = [(path, endings) for path, endings in ((out, None), (html, ".html")) if path is not None]
     for path, ending in wanted:
@@ -131,7 +131,7 @@ def report(results: Annotated[Path, tyro.conf.Positional], *, out: Path | None =
     for problem in shelf.problems:
         print(f"insloc-eval: left out: {problem}", file=sys.stderr)
     for path, _ in wanted:
-        write_report(shelf.results, path)
+        write_report(shelf.results, path, sheets(results, shelf.results))
         print(f"wrote {path}", file=sys.stderr)
 
 

@@ -59,6 +59,12 @@ def sheet_path(folder: Path, task: str, record_id: str) -> Path:
     return record_path(folder, task, record_id).with_suffix(".jpg")
 
 
+def sheets(folder: Path, results: list[Result]) -> dict[str, bytes]:
+    """The drawn test pictures of the records that have some, by id."""
+    paths = {result.id: sheet_path(folder, result.task, result.id) for result in results}
+    return {record: path.read_bytes() for record, path in paths.items() if path.is_file()}
+
+
 def save(folder: Path, judged: Judged) -> Path:
     """Write the outcomes, then the record. CannotWrite."""
     path = record_path(folder, judged.result.task, judged.result.id)

@@ -1,6 +1,6 @@
 """Reports: pure functions of records. They compute nothing; deleting and rebuilding one changes nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from insloc_eval.report.csv import csv
@@ -20,7 +20,8 @@ def check_ending(out: Path, wanted: str | None = None) -> None:
         raise InslocError(f"{out}: its ending must be {' or '.join(allowed)}")
 
 
-def write_report(results: Sequence[Result], out: Path) -> None:
-    """Write the records as `out`'s ending says. InslocError, CannotWrite."""
+def write_report(results: Sequence[Result], out: Path, pictures: Mapping[str, bytes] | None = None) -> None:
+    """Write the records as `out`'s ending says; a page shows the `pictures` by record id. InslocError, CannotWrite."""
     check_ending(out)
-    write_text(out, FORMATS[out.suffix.lower()](results))
+    ending = out.suffix.lower()
+    write_text(out, html(results, pictures) if ending == ".html" else FORMATS[ending](results))

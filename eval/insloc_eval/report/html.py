@@ -1,13 +1,14 @@
 """Records -> one self-contained HTML page: a table with bars for each protocol and data set, maps, notes, commands.
 
-No script, no font, no picture from elsewhere. An interval is drawn on every bar; nothing is in bold and no model is
-ranked (see markdown.py).
+No script, no font, no picture from elsewhere; a detector's drawn test pictures are in the page itself. An interval is
+drawn on every bar; nothing is in bold and no model is ranked (see markdown.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
 
+from insloc_eval.report.detectors import heading, section, seeds_of
 from insloc_eval.report.markdown import notes, order, reference, table_of
 from insloc_eval.report.svg import bar, heat
 from insloc_hub.records import Result
@@ -34,10 +35,10 @@ pre { background: color-mix(in srgb, var(--line) 40%, transparent); padding: .6r
 """
 
 
-def html(results: Sequence[Result]) -> str:
-    """The whole page; one sentence where there are no records."""
+def html(results: Sequence[Result], pictures: Mapping[str, bytes] | None = None) -> str:
+    """The whole page; one sentence where there are no records. `pictures`: JPEGs by record id (store.sheets)."""
     ordered = sorted(results, key=order)
-    tables = "".join(_table(list(group)) for _, group in groupby(ordered, key=table_of)) or "<p>No records.</p>"
+    tables = "".join(_table(list(group), pictures or {}) for _, group in groupby(ordered, key=table_of)) or "<p>No records.</p>"
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
@@ -48,23 +49,23 @@ def html(results: Sequence[Result]) -> str:
     )
 
 
-def _table(results: list[Result]) -> str:
+def _table(results: list[Result], pictures: Mapping[str, bytes]) -> str:
     first = results[0]
     names = list(dict.fromkeys(name for result in results for name in result.metrics))
     units = {name: metric.unit for result in results for name, metric in result.metrics.items()}
     scales = {name: _scale([r for r in results if name in r.metrics], name, units[name]) for name in names}
     head = "".join(f"<th>{escape(name)} ({escape(units[name])})</th>" for name in names)
-    rows = "".join(_row(result, names, scales) for result in results)
+    rows = "".join(_row(heading(result, results), result, names, scales) for result in results)
     rows += "".join(_reference_row(name, values) for name, values in reference(results, names))
-    facts = f"{first.data.split}; {first.data.n} test images; data {first.data.fingerprint[:12]}; seed {first.eval_seed}."
+    facts = f"{first.data.split}; {first.data.n} test images; data {first.data.fingerprint[:12]}; {seeds_of(results)}."
     return (
         f"<section><h2>{escape(first.protocol)} on {escape(first.data.name)}</h2><p class='facts'>{escape(facts)}</p>"
         f"<div class='wide'><table><tr><th>model</th>{head}<th>record</th></tr>{rows}</table></div>"
-        f"{_maps(results)}<ul>{''.join(_note(note) for note in notes(results))}</ul></section>\n"
+        f"{_maps(results)}{section(results, pictures)}<ul>{''.join(_note(note) for note in notes(results))}</ul></section>\n"
     )
 
 
-def _row(result: Result, names: list[str], scales: dict[str, float]) -> str:
+def _row(title: str, result: Result, names: list[str], scales: dict[str, float]) -> str:
     cells = []
     for name in names:
         metric = result.metrics.get(name)
@@ -73,7 +74,7 @@ def _row(result: Result, names: list[str], scales: dict[str, float]) -> str:
             continue
         text = f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
         cells.append(f"<td>{text}{bar(metric.value, metric.low, metric.high, scales[name])}</td>")
-    return f"<tr><td>{escape(result.model.spec)}</td>{''.join(cells)}<td class='id'>{result.id}</td></tr>"
+    return f"<tr><td>{escape(title)}</td>{''.join(cells)}<td class='id'>{result.id}</td></tr>"
 
 
 def _reference_row(name: str, values: list[str]) -> str:

@@ -7,6 +7,7 @@ winner printed in bold would claim more than is known. `insloc-eval compare` say
 from collections.abc import Sequence
 from itertools import groupby
 
+from insloc_eval.report.detectors import SHOWN, class_head, class_rows, heading, seeds_of, step_lines
 from insloc_hub.records import Metric, Result
 
 
@@ -34,7 +35,8 @@ def cell(metric: Metric) -> str:
 def table_of(result: Result) -> tuple[str, str, str, str, str, int]:
     """Records with the same of these share a table."""
     data = result.data
-    return (result.protocol, result.protocol_hash, data.name, data.split, data.fingerprint, result.eval_seed)
+    seed = 0 if result.settings else result.eval_seed  # a detector's seeds stand side by side
+    return (result.protocol, result.protocol_hash, data.name, data.split, data.fingerprint, seed)
 
 
 def _table(results: list[Result]) -> str:
@@ -42,11 +44,15 @@ def _table(results: list[Result]) -> str:
     names = list(dict.fromkeys(name for result in results for name in result.metrics))
     units = {name: metric.unit for result in results for name, metric in result.metrics.items()}
     head = [f"{name} ({units[name]})" for name in names]
-    rows = [[r.model.spec, *_cells(r, names), r.id] for r in results]
+    rows = [[heading(r, results), *_cells(r, names), r.id] for r in results]
     rows += [[name, *values, ""] for name, values in reference(results, names)]
     title = f"## {first.protocol} on {first.data.name}"
-    facts = f"{first.data.split}; {first.data.n} test images; data {first.data.fingerprint[:12]}; seed {first.eval_seed}."
-    lines = [title, "", facts, "", *_grid(["model", *head, "record"], rows), "", *notes(results)]
+    facts = f"{first.data.split}; {first.data.n} test images; data {first.data.fingerprint[:12]}; {seeds_of(results)}."
+    lines = [title, "", facts, "", *_grid(["model", *head, "record"], rows), ""]
+    for name in SHOWN:
+        if classes := class_rows(results, name):
+            lines += [*_grid(class_head(results, name), classes), ""]
+    lines += [*step_lines(results), *notes(results)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
-"""Two small pictures as SVG text: a bar with its interval, and a table over the image as a heat map."""
+"""Three small pictures as SVG text: a bar with its interval, a table over the image as a heat map, and a curve."""
 
 WIDTH, HEIGHT = 150, 12  # of a bar, in pixels
+CURVE_WIDTH, CURVE_HEIGHT, EDGE = 220, 110, 14  # of a curve
 CELL = 36  # side of a square of a heat map
 
 
@@ -32,3 +33,22 @@ def heat(table: list[list[float]]) -> str:
                 f"fill='{ink}'>{value:.2f}</text>"
             )
     return f"<svg width='{columns * CELL}' height='{rows * CELL}' role='img'>{''.join(squares)}</svg>"
+
+
+def curve(points: list[list[float]]) -> str:
+    """A line through (step, value); the axes begin at 0 or at the lowest value, and the last value stands at its end."""
+    last, top = max(x for x, _ in points), max(0.0, *(y for _, y in points))
+    low = min(0.0, *(y for _, y in points))
+    wide, tall = CURVE_WIDTH - 4 * EDGE, CURVE_HEIGHT - 2 * EDGE
+    places = [(EDGE + wide * x / max(last, 1e-12), EDGE + tall * (1 - (y - low) / max(top - low, 1e-12))) for x, y in points]
+    path = " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    x, y = places[-1]
+    floor = CURVE_HEIGHT - EDGE
+    return (
+        f"<svg width='{CURVE_WIDTH}' height='{CURVE_HEIGHT}' role='img' aria-label='{points[-1][1]:.3f} at step {last:.0f}'>"
+        f"<path class='interval' d='M{EDGE} {EDGE} V{floor} H{EDGE + wide}' fill='none' opacity='.4'/>"
+        f"<path class='interval' d='M{path}' fill='none'/>"
+        f"<text x='{x + 3:.1f}' y='{y + 4:.1f}' font-size='11' fill='currentColor'>{points[-1][1]:.3g}</text>"
+        f"<text x='{EDGE + wide}' y='{CURVE_HEIGHT - 2}' font-size='10' text-anchor='end' fill='currentColor'>{last:.0f}</text>"
+        "</svg>"
+    )
