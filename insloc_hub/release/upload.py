@@ -82,6 +82,8 @@ def push(api: "HfApi", folder: Path, repo: str, remote: Remote | None, private: 
     removals = [CommitOperationDelete(name) for name, change in what.items() if change == "removed"]
     if remote is None:
         _try(repo, lambda: api.create_repo(repo, private=private))
+        if private and not _try(repo, lambda: api.model_info(repo)).private:
+            raise CannotPublish(repo, "the registry made it public, though private was asked; nothing was sent to it")
     done = _try(
         repo,
         lambda: api.create_commit(

@@ -62,6 +62,8 @@ class Registry:
     """Requests to the storage that carried the token."""
     cut: str = ""
     """Close the connection in the middle of a request whose "METHOD path" this is the start of."""
+    deaf: bool = False
+    """Make a repository public that was asked to be private."""
     change: Any = None
     """Called once, just before a commit is taken: somebody else is quicker."""
 
@@ -131,7 +133,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(409, "", "You already created this model repo")
         if name.startswith("others/"):
             return self.refuse(403, "", "You don't have the rights to create a model under the namespace others")
-        self.registry.create(name, private=asked.get("visibility") == "private")
+        private = asked.get("visibility") == "private" or asked.get("private", False)  # newer and older clients
+        self.registry.create(name, private=private and not self.registry.deaf)
         return self.answer(200, {"url": f"{self.registry.url}/{name}", "name": name, "id": "x" * 24})
 
     def validate(self, body: bytes, allowed: bool) -> None:

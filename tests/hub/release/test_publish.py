@@ -78,6 +78,13 @@ def test_private_is_private_and_is_never_made_public_nor_the_other_way(hub: Regi
         push(private=True)
 
 
+def test_a_registry_that_does_not_heed_private_gets_nothing(hub: Registry, push: Push) -> None:
+    hub.deaf = True
+    with pytest.raises(CannotPublish, match="made it public, though private was asked; nothing was sent"):
+        push(private=True)
+    assert set(hub.repos[REPO].files) == {".gitattributes"} and hub.objects == {}
+
+
 def test_the_same_again_sends_nothing(hub: Registry, push: Push) -> None:
     push()
     said = push()
