@@ -214,6 +214,22 @@ def show(record: Annotated[Path, tyro.conf.Positional]) -> None:
     print(json.dumps(load(record).result.as_dict(), indent=2, ensure_ascii=False))
 
 
+def export(record: Annotated[Path, tyro.conf.Positional], *, data: Path, out: Path) -> None:
+    """Write the detector behind a record as a folder for torchvision: weights, facts and load.py, which checks itself.
+
+    For example: insloc-eval export results/detection/3f2a81c077b1de42.json --data bccd --out detector
+
+    Args:
+        record: A JSON file of a folder of records; the training lies beside it.
+        data: What the detector was trained on: its classes, and the picture that load.py checks itself on.
+        out: Folder to write.
+    """
+    from insloc_eval.detection.export import SCRIPT, export_record
+
+    facts = export_record(record, data, out)
+    print(f"wrote {out}: {facts['protocol']} on {facts['arch']}, {facts['kinds']} classes. Load it with {out / SCRIPT}")
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "compare": compare,
@@ -222,6 +238,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "verify": verify,
     "cache": cache,
+    "export": export,
 }
 
 

@@ -23,6 +23,7 @@ OPTIONS = {
     "show": "record",
     "verify": "record model data device",
     "cache": "folder clear",
+    "export": "record data out",
 }
 
 
@@ -67,6 +68,7 @@ def test_the_options_are_frozen() -> None:
         (["report", ".", "--out", "report.docx"], ".md or .csv"),
         (["report", ".", "--html", "report.md"], "must be .html"),
         (["verify", "nothing.json"], "nothing.json"),
+        (["export", "nothing.json", "--data", ".", "--out", "out"], "nothing.json"),
     ],
 )
 def test_a_refusal_is_one_line_with_exit_2(

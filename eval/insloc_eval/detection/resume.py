@@ -66,6 +66,15 @@ def restore_training(
     return content["curve"], bool(content["finished"])
 
 
+def trained_weights(folder: Path) -> tuple[dict[str, Tensor], bool]:
+    """The detector's tensors in FOLDER/detector.pt, and whether its training had ended. BadRun: none there, or damaged."""
+    path = folder / FILE
+    if not path.is_file():
+        raise BadRun(f"{path}: no such file; a detector's training lies beside its record, in the folder of its name")
+    content = _read(path)
+    return content["detector"], bool(content["finished"])
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

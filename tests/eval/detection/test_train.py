@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from insloc_eval.detection import train as module
+from insloc_eval.detection.batches import pixels_of
 from insloc_eval.detection.build import build_detector
 from insloc_eval.detection.data import Detections, Sample
 from insloc_eval.detection.predict import predict
@@ -29,7 +30,7 @@ def run(
     return detector, train(detector, samples, protocol, seed=0, folder=place, identity="a", until=until)
 
 
-def mean_ap50(found: list[Detections], samples: list[Sample]) -> float:
+def mean_ap50(found: list[Detections], samples: list[Sample], masks: bool = False) -> float:
     """Area under precision over recall of each class at IoU .5, slowly; for these tests only."""
     scores = []
     for kind in range(2):
@@ -39,7 +40,7 @@ def mean_ap50(found: list[Detections], samples: list[Sample]) -> float:
             for i in answer.scores.argsort(descending=True).tolist():
                 if answer.labels[i] != kind:
                     continue
-                overlaps = box_iou(answer.boxes[i : i + 1], sample.boxes)[0]
+                overlaps = overlap(answer, i, sample, masks)
                 overlaps[sample.labels != kind] = 0
                 best = int(overlaps.argmax())
                 hit = bool(overlaps[best] >= 0.5) and best not in taken
@@ -52,6 +53,15 @@ def mean_ap50(found: list[Detections], samples: list[Sample]) -> float:
             area += hit * hits / rank / truths
         scores.append(area)
     return sum(scores) / 2
+
+
+def overlap(answer: Detections, i: int, sample: Sample, masks: bool) -> Tensor:
+    if not masks:
+        return box_iou(answer.boxes[i : i + 1], sample.boxes)[0]
+    assert answer.masks is not None and sample.masks is not None
+    mine = pixels_of(answer.masks[i], sample.size_wh).bool()
+    theirs = [pixels_of(one, sample.size_wh).bool() for one in sample.masks]
+    return torch.stack([(mine & one).sum() / (mine | one).sum() for one in theirs])
 
 
 def test_a_detector_learns_four_pictures_nearly_by_heart(
