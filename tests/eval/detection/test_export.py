@@ -70,10 +70,11 @@ def test_the_script_loads_the_folder_with_torchvision_alone(
     assert len(example["boxes"]) == 6 and torch.equal(example["boxes"], found["boxes"])
     assert facts["stock_arithmetic"]["boxes_with_ours"] == 6 and "not this detector's" in facts["stock_arithmetic"]["note"]
     assert json.loads((out / "facts.json").read_text(encoding="utf-8")) == facts
-    example["boxes"] += 1
-    save_file(example, out / "example.safetensors")
-    changed = run(out)
-    assert changed.returncode == 1 and "are not the 6 stored ones" in changed.stderr
+    if variant == "fpn":
+        example["boxes"] += 1
+        save_file(example, out / "example.safetensors")
+        changed = run(out)
+        assert changed.returncode == 1 and "are not the 6 stored ones" in changed.stderr
 
 
 def test_the_five_lines_are_five() -> None:
