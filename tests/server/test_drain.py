@@ -1,17 +1,36 @@
 """The end of a server: said early, nothing that was let in is lost, nothing is left."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from wire import Load, command, connect, head, read, status, upload, wait_for
+
+
+def check_idle(pid):
+    """A server that is not asked takes less than 1 % of a core."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return
+
+    def spent():
+        user, system = stat.read_text().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    time.sleep(0.5)
+    before = spent()
+    time.sleep(4)
+    assert spent() - before <= 0.04
 
 
 def test_a_server_that_is_told_to_end_says_so_and_loses_no_request(png, tmp_path):
     """Eight clients under way, half of them with a connection for each request, and an upload that is half here."""
     with command(tmp_path, "--drain-delay-s", "1.5") as (process, url):
+        check_idle(process.pid)
         loads = [Load(url, png, 4, keep) for keep in (False, True)]
         wait_for(lambda: min(load.answered for load in loads) > 10, 60)
         begun = upload(url, png)
