@@ -101,7 +101,7 @@ def command(folder: Path, *words: str, model: str = "random:resnet18@1") -> Iter
         assert process.stderr is not None
         said = process.stderr.readline() + process.stderr.readline()
         assert f"serving {model} at http://127.0.0.1:" in said, said
-        url = said.split(" at ")[1].split()[0]
+        url = said.split(" at ")[1].split()[0].rstrip('"},\n')
         try:
             wait_for(lambda: status(url, "/readyz") == 200, 60)
             yield process, url
@@ -127,20 +127,20 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 class Load:
-    """Clients that ask until they are turned away; every request is counted, with what became of it."""
+    """Clients that ask until they are turned away, or `stop` is set; every request is counted, with what became of it."""
 
     def __init__(self, url: str, png: bytes, clients: int, keep: bool) -> None:
         self.url, self.png, self.keep = url, png, keep
         self.answered, self.lost = 0, list[str]()
         self.statuses = set[int]()
-        self.lock = threading.Lock()
+        self.lock, self.stop = threading.Lock(), threading.Event()
         self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
         for thread in self.threads:
             thread.start()
 
     def run(self) -> None:
         kept: http.client.HTTPConnection | None = None
-        while True:
+        while not self.stop.is_set():
             connection = kept or http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
             try:
                 connection.connect() if kept is None else None
