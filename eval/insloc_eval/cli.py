@@ -214,7 +214,7 @@ def show(record: Annotated[Path, tyro.conf.Positional]) -> None:
     print(json.dumps(load(record).result.as_dict(), indent=2, ensure_ascii=False))
 
 
-def export(record: Annotated[Path, tyro.conf.Positional], *, data: Path, out: Path) -> None:
+def export(record: Annotated[Path, tyro.conf.Positional], *, data: Path, out: Path, onnx: bool = False) -> None:
     """Write the detector behind a record as a folder for torchvision: weights, facts and load.py, which checks itself.
 
     For example: insloc-eval export results/detection/3f2a81c077b1de42.json --data bccd --out detector
@@ -223,10 +223,11 @@ def export(record: Annotated[Path, tyro.conf.Positional], *, data: Path, out: Pa
         record: A JSON file of a folder of records; the training lies beside it.
         data: What the detector was trained on: its classes, and the picture that load.py checks itself on.
         out: Folder to write.
+        onnx: Also write detector.onnx, for pictures of that one's size.
     """
     from insloc_eval.detection.export import SCRIPT, export_record
 
-    facts = export_record(record, data, out)
+    facts = export_record(record, data, out, onnx=onnx)
     print(f"wrote {out}: {facts['protocol']} on {facts['arch']}, {facts['kinds']} classes. Load it with {out / SCRIPT}")
 
 

@@ -23,7 +23,7 @@ OPTIONS = {
     "show": "record",
     "verify": "record model data device",
     "cache": "folder clear",
-    "export": "record data out",
+    "export": "record data out onnx",
 }
 
 

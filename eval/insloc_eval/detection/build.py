@@ -16,7 +16,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from insloc_eval.detection.network.body import PYRAMID_STRIDES, PyramidBody, Stride16Body
-from insloc_eval.detection.network.heads import LastStage, RegionHeads, SameStage, conv_box_head, conv_mask_head
+from insloc_eval.detection.network.heads import LastStage, RegionHeads, SameStage, Sizes, conv_box_head, conv_mask_head
 from insloc_eval.detection.network.parts import load_parts
 from insloc_eval.detection.network.pooling import Anchors, Pooler
 from insloc_eval.detection.network.proposals import RPN, ProposalHead
@@ -43,7 +43,7 @@ class NetworkInput(GeneralizedRCNNTransform):  # type: ignore[misc]
         return image, target
 
     def postprocess(
-        self, result: list[dict[str, Tensor]], image_shapes: list[tuple[int, int]], original_image_sizes: list[tuple[int, int]]
+        self, result: list[dict[str, Tensor]], image_shapes: Sizes, original_image_sizes: Sizes
     ) -> list[dict[str, Tensor]]:
         """As they are: predict.py carries boxes and masks to the original."""
         return result

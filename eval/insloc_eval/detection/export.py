@@ -22,17 +22,19 @@ from insloc_eval.detection.network.body import PYRAMID_STRIDES
 from insloc_eval.detection.network.heads import EXTRA_NORM
 from insloc_eval.detection.resume import trained_weights
 from insloc_eval.detection.split import load_detection_split
+from insloc_eval.detection.to_onnx import onnx_bytes
 from insloc_eval.protocols.detection import RECORDS, SCALED, Detection
 from insloc_eval.store import load_result
 from insloc_hub import paper
 from insloc_hub.checkpoints.names import ARCHS
 from insloc_hub.errors import BadData, InslocError
-from insloc_hub.files import check_writable, write_json, write_text, write_whole
+from insloc_hub.files import check_writable, write_bytes, write_json, write_text, write_whole
 from insloc_hub.models.create import create_model
 from insloc_hub.shapes import UInt8
 
 SCHEMA = 1
 WEIGHTS, FACTS, EXAMPLE, SCRIPT = "detector.safetensors", "facts.json", "example.safetensors", "load.py"
+ONNX = "detector.onnx"
 IMPORT = "from insloc_eval.detection.network.pooling import"
 LOAD = '''"""Load the detector of this folder: torchvision, safetensors, and the two files beside."""
 
@@ -52,7 +54,7 @@ print("loaded:", facts["protocol"], "on", facts["arch"], "finds", ", ".join(fact
 '''
 
 
-def export_record(record: Path, data: Path, out: Path) -> dict[str, Any]:
+def export_record(record: Path, data: Path, out: Path, *, onnx: bool = False) -> dict[str, Any]:
     """The detector that a record of `insloc-eval run` scored -> a folder; its facts. `data` names its classes and one picture.
 
     BadData: no record of a detector, other data, or a training that is not finished. BadRun: it is gone. InslocError: no
@@ -75,7 +77,8 @@ def export_record(record: Path, data: Path, out: Path) -> dict[str, Any]:
     detector = build_detector(protocol, create_model(result.model.spec), classes=kinds, seed=0)
     detector.load_state_dict(state)
     picture = split.ask[0].load()
-    return export_detector(detector, protocol, arch=result.model.arch, classes=split.classes, image=picture, out=out)
+    arch, classes = result.model.arch, split.classes
+    return export_detector(detector, protocol, arch=arch, classes=classes, image=picture, out=out, onnx=onnx)
 
 
 def check_arch(arch: str) -> None:
@@ -87,11 +90,19 @@ def check_arch(arch: str) -> None:
 
 
 def export_detector(
-    detector: nn.Module, protocol: Detection, *, arch: str, classes: Sequence[str], image: UInt8[Tensor, "3 h w"], out: Path
+    detector: nn.Module,
+    protocol: Detection,
+    *,
+    arch: str,
+    classes: Sequence[str],
+    image: UInt8[Tensor, "3 h w"],
+    out: Path,
+    onnx: bool = False,
 ) -> dict[str, Any]:
     """Write OUT with weights, facts, example and script; the facts. It is loaded back by the script's own functions first.
 
-    Leaves the detector in evaluation mode. InslocError: no ResNet of torchvision's; CannotWrite.
+    With `onnx` the detector for pictures of the size of `image` too. Leaves the detector in evaluation mode. InslocError: no
+    ResNet of torchvision's, or onnxruntime finds other boxes; CannotWrite.
     """
     check_arch(arch)
     check_writable(out)
@@ -107,6 +118,10 @@ def export_detector(
     facts["stock_arithmetic"] = without_ours(loaded, example)
     stock.install(loaded, facts)
     stock.check(loaded, example)
+    if onnx:
+        facts["onnx_input"] = [*picture.shape]
+        data = onnx_bytes(detector, picture)
+        write_bytes(out / ONNX, data)
     write_whole(out / WEIGHTS, lambda part: save_file(weights, part))
     write_whole(out / EXAMPLE, lambda part: save_file(example, part))
     write_json(out / FACTS, facts)

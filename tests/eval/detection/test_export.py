@@ -106,7 +106,9 @@ def test_the_detector_of_a_record_is_exported_from_its_training(
             with pytest.raises(BadData, match="training is not finished"):
                 module.export_record(record, tmp_path, tmp_path / "out")
             assert not (tmp_path / "out").exists()
-    facts = module.export_record(record, tmp_path, tmp_path / "out")
+    monkeypatch.setattr(module, "onnx_bytes", lambda told, image: str(tuple(image.shape)).encode())
+    facts = module.export_record(record, tmp_path, tmp_path / "out", onnx=True)
+    assert (tmp_path / "out" / "detector.onnx").read_bytes() == b"(3, 64, 96)" and facts["onnx_input"] == [3, 64, 96]
     assert facts["classes"] == ["a", "b"] and facts["extra_norm"] and facts["variant"] == "c4"
     weights = load_file(tmp_path / "out" / "detector.safetensors")
     assert all(torch.equal(weights[name], tensor) for name, tensor in detector.state_dict().items())

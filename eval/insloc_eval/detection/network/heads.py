@@ -5,6 +5,7 @@ and a new norm; in training the masks' loss shares its output with the boxes, as
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from insloc_hub import paper
 from insloc_hub.shapes import Float
 
 EXTRA_NORM = "fc_extra_norm"  # the release's name of it (paper.md A.7)
+Sizes = list[tuple[Any, Any]]
+"""Height and width of each image; tensors while it is traced for ONNX."""
 Targets = list[dict[str, Tensor]]
 """Per image: boxes float32 [n 4], labels int64 [n] from 1, and for masks uint8 [n h w], all in network pixels."""
 
@@ -73,7 +76,7 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
     """torchvision's RoIHeads with our losses; masks come back as probabilities inside their boxes, not pasted."""
 
     def forward(
-        self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]], targets: Targets | None
+        self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: Sizes, targets: Targets | None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """In training no detections and the losses by name; else detections (boxes, scores, labels, masks) and no losses."""
         if self.training:
@@ -90,7 +93,7 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]
         return rows, {}
 
     def losses(
-        self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]], targets: Targets
+        self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: Sizes, targets: Targets
     ) -> dict[str, Tensor]:
         """loss_classifier, loss_box_reg, loss_mask, of regions drawn from proposals and true boxes by the global generator."""
         boxes, matched, labels, wanted = self.select_training_samples(proposals, targets)

@@ -4,6 +4,7 @@ A file of plain torch and torchvision: `export.py` copies it into the script tha
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class Pooler(nn.Module):
         self.output_size = (size, size)
         self.finest = min(strides.values()).bit_length() - 1  # log2 of its stride: the level's number
 
-    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]) -> Tensor:
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: Any) -> Tensor:
         """Maps by name and [n 4] XYXY network pixels of each image -> [all n, c, size, size], in the order of the boxes."""
         index = torch.cat([torch.full_like(rows[:, :1], image) for image, rows in enumerate(boxes)])
         rois = torch.cat([index, torch.cat(boxes)], dim=1)
