@@ -83,8 +83,7 @@ def rush(url, png, seconds):
         thread.join(30)
     got, lost, lock = {}, [], threading.Lock()
 
-    def one(name, wait_s=0.0):
-        time.sleep(wait_s)
+    def one(name):
         fields = {"x_request_id": name, "x_deadline_ms": 1000, "content_type": "image/png", "content_length": len(png)}
         try:
             with connect(url, 30) as connection:
@@ -97,8 +96,10 @@ def rush(url, png, seconds):
             with lock:
                 lost.append(repr(error))
 
-    threads = [threading.Thread(target=one, args=(f"r{i}", i / rate)) for i in range(int(rate * seconds))]
-    for thread in threads:
+    threads = [threading.Thread(target=one, args=(f"r{i}",)) for i in range(int(rate * seconds))]
+    start = time.monotonic()
+    for i, thread in enumerate(threads):
+        time.sleep(max(0.0, start + i / rate - time.monotonic()))
         thread.start()
     for thread in threads:
         thread.join(60 + seconds)
