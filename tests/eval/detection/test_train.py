@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
@@ -74,20 +73,6 @@ def test_a_detector_learns_four_pictures_nearly_by_heart(
     assert log.finished and log.step == 45 and log.curve.shape == (45, 4)
     assert log.curve[-5:].sum(dim=1).mean() < 0.6 * log.curve[:5].sum(dim=1).mean()
     assert mean_ap50(predict(detector, samples, protocol, None), samples) > 0.8
-
-
-@pytest.mark.slow
-def test_a_mask_detector_learns_boxes_and_masks_of_four_pictures_by_heart(
-    tiny: Make, pictures: Pictures, tmp_path: Path
-) -> None:
-    samples = pictures(4)
-    protocol = tiny(mask=True, steps=100, lr=0.04, lr_drops=(80,), warmup_steps=10, precise_bn_batches=8)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        smallest = timm.create_model("test_resnet", num_classes=0)
-    detector, _ = run(protocol, smallest, samples, tmp_path / "run")
-    found = predict(detector, samples, protocol, None)
-    assert mean_ap50(found, samples) > 0.9 and mean_ap50(found, samples, masks=True) > 0.9
 
 
 def test_a_run_cut_off_and_gone_on_with_is_the_same_to_the_bit(
