@@ -63,6 +63,8 @@ def verdict(name: str, gap: Difference, no_verdict: bool) -> str:
     """One metric's difference in words, what it could have shown first."""
     a, b = gap.seeds
     seeds = "1 seed an arm" if (a, b) == (1, 1) else f"{a} and {b} seeds"
+    if gap.smallest == 0:  # both arms at 0 in every sample of the images: no spread to judge by
+        return f"{name}: every sample of the {gap.n} images gives {gap.value:+.2f} points: no interval, no verdict"
     text = f"{name}: smallest detectable {gap.smallest:.2f} points ({gap.n} images, {seeds}); measured {gap.value:+.2f} "
     text += f"[{gap.low:+.2f}, {gap.high:+.2f}]: "
     if no_verdict:

@@ -94,6 +94,13 @@ def test_there_is_no_verdict_where_neither_arm_detects(make, ap50, word) -> None
     assert word in sentences(replace(found, alone=weak))[1]
 
 
+def test_a_number_that_no_sample_of_the_images_changes_gets_no_verdict(make) -> None:
+    found = compare((make("a", 0),), (make("b", 1),))
+    still = replace(found.differences["AP"], value=0.0, low=0.0, high=0.0, smallest=0.0)
+    text = sentences(replace(found, differences={"AP": still}))[1]
+    assert text == "  AP: every sample of the 12 images gives +0.00 points: no interval, no verdict"
+
+
 @pytest.mark.parametrize(
     ("protocol", "more", "named"),
     [
