@@ -129,7 +129,7 @@ def do(asked: Asked, stage: Stage, clock: "Clock") -> None:
     from reference import judge, report, train
 
     if stage.missing:
-        say(f"stage {stage.name}: not built ({stage.missing})")
+        say(f"stage {stage.name}: {stage.missing}")
     elif stage.name == "profile":
         train.profile_arms(asked, stage.arms, clock)
     elif stage.name == "pilots":

@@ -48,7 +48,12 @@ STAGES = (
     Stage(name="ladder", about="the rungs between, and the supervised row", minutes="23e", arms=LADDER_ARMS),
     Stage(name="judge-a", about="every finished run on half A: for looking around", minutes="1e a run"),
     Stage(name="judge-b", about="every finished run on half B: the result, looked at once", minutes="1e a run"),
-    Stage(name="detection", about="tin-low-{1,10}, quick on BCCD", minutes="-", missing="the detectors are not built yet"),
+    Stage(
+        name="detection",
+        about="tin-low-{1,10}, quick on BCCD",
+        minutes="-",
+        missing="not built in: docs/gpu_plan.md, line 6",
+    ),
     Stage(name="report", about="tables and differences from the records", minutes="0"),
 )
 
