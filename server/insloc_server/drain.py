@@ -66,6 +66,7 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().remove_reader(door)
             while not self.force_exit and self._take_in(door):
                 pass
+            door.close()  # before anything is waited for: whoever came in between would be cut off
         if self._entering:
             await asyncio.wait(self._entering)
         await super().shutdown(sockets)

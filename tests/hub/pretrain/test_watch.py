@@ -209,5 +209,6 @@ def test_no_alarm_in_two_runs_of_a_resnet(tiny: Tiny, pixels: Pixels, variant: s
     changes: dict[str, object] = (
         {} if variant == "c4" else {"augment_levels": (False,) * 3 + (True,), "level_weights": (1.0,) * 4}
     )
-    recipe = tiny(variant=variant, learning_rate=0.02, **changes)
+    # FPN at .02 does collapse: spread .006, with the sums of two threads, and its alarm was right.
+    recipe = tiny(variant=variant, learning_rate=0.02 if variant == "c4" else 0.001, **changes)
     assert alarms(new_state(recipe, CPU), lambda step: make_batch(pixels, recipe, step, CPU)) == []
