@@ -268,6 +268,7 @@ TIN_LOW = (_tin_low(1, 500), _tin_low(10, 2_000), _tin_low(100, 6_000))
 QUICK = replace(
     COCO_FPN_1X,
     name="quick",
+    ran="full: BCCD, one run an arm (docs/real-run.md)",
     about="any boxes, Faster R-CNN FPN at 320 px for 600 image visits: minutes on a CPU, for seeing that it learns",
     sources=("[ours], detector of docs/notes/paper.md C.3", C_COMMON),
     by_family=True,
@@ -290,12 +291,18 @@ QUICK = replace(
 )
 
 QUICK_MASK = replace(
-    QUICK, name="quick-mask", about="quick with masks (Mask R-CNN FPN), asked by its name only", mask=True, by_family=False
+    QUICK,
+    name="quick-mask",
+    ran="never",
+    about="quick with masks (Mask R-CNN FPN), asked by its name only",
+    mask=True,
+    by_family=False,
 )
 
 QUICK_C4 = replace(
     QUICK,
     name="quick-c4",
+    ran="never",
     about="quick as Faster R-CNN C4, asked by its name only",
     sources=("[ours], detector of docs/notes/paper.md C.1", C_COMMON),
     by_family=False,
