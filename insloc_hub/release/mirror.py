@@ -24,12 +24,16 @@ SCRATCH = ".fetch"  # hidden, as all that starts with a dot: no mirror shows it
 MOST_REASON = 300  # characters of another library's message that are passed on
 
 
-class CannotFetch(InslocError):
-    """A repository, or a file of one, that the registry does not give as it promised; carries `repo`."""
+class RegistryProblem(InslocError):
+    """What stands between a registry and us; carries `repo`."""
 
     def __init__(self, repo: str, problem: str) -> None:
         self.repo = repo
         super().__init__(f"{repo}: {problem}")
+
+
+class CannotFetch(RegistryProblem):
+    """A repository, or a file of one, that the registry does not give as it promised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from insloc_hub.errors import InslocError
 from insloc_hub.models.repos import list_files
-from insloc_hub.release.mirror import MOST_REASON, Promised
+from insloc_hub.release.mirror import MOST_REASON, Promised, RegistryProblem
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -21,12 +20,8 @@ CARD = "README.md"
 PARTS = "parts/"
 
 
-class CannotPublish(InslocError):
-    """The registry did not take a model; carries `repo`."""
-
-    def __init__(self, repo: str, problem: str) -> None:
-        self.repo = repo
-        super().__init__(f"{repo}: {problem}")
+class CannotPublish(RegistryProblem):
+    """The registry did not take a model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,6 +61,7 @@ def test_two_batches_are_let_in_whatever_the_pace_is():
     for _ in range(16):
         house.take(1, "", 0.001)
     refused("overloaded", house.take, 1, "", 10)
+    assert house.in_work.images == 16
 
 
 def test_one_stall_does_not_close_the_house():
@@ -94,6 +95,7 @@ def test_the_wait_of_a_polite_client_is_not_that_of_the_greedy_one_s_line():
         house.take(1, "greedy", 10)
     refused("overloaded", house.take, 1, "greedy", 4)
     house.take(1, "polite", 0.2)  # turns go round: one greedy image is ahead
+    assert house.in_work.images == 31
 
 
 def test_who_is_not_told_apart_has_the_whole_house():
@@ -102,3 +104,4 @@ def test_who_is_not_told_apart_has_the_whole_house():
     for _ in range(15):
         house.take(1, "", 10)
     refused("overloaded", house.take, 1, "", 10)
+    assert house.in_work.images == 16

@@ -82,6 +82,9 @@ def test_a_c4_state_dict_loads_strictly_in_stock_torchvision(tiny: Make, resnet:
     predictor = copy.deepcopy(ours.roi_heads.box_predictor)
     theirs = FasterRCNN(body, rpn_anchor_generator=anchors, box_head=head, box_predictor=predictor, box_roi_pool=pool)
     theirs.load_state_dict(ours.state_dict(), strict=True)
+    grids = torch.rand(3, 256, 14, 14, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(theirs.eval().roi_heads.box_head(grids), ours.eval().roi_heads.box_head(grids))
 
 
 @pytest.mark.parametrize("mask", [False, True])
