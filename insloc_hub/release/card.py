@@ -66,14 +66,16 @@ recipe hash `{ours["recipe_hash"][:16]}`.
 """
 
 
-def front_matter(config: dict[str, Any], datasets: tuple[str, ...]) -> dict[str, Any]:
-    """The Hub's metadata of a published model, before a person changes it (compat.md 2)."""
+def front_matter(config: dict[str, Any]) -> dict[str, Any]:
+    """The Hub's metadata of a published model, before a person changes it (compat.md 2).
+
+    No `datasets`: the Hub reads its own names there, and a folder called train or photos is somebody else's data set.
+    """
     ours = config["insloc"]
     tags = ["timm", "image-feature-extraction", "insloc"]
     if ours.get("recipe", {}).get("objective", "labels") != "labels":
         tags.append("self-supervised")
-    front: dict[str, Any] = {"library_name": "timm", "pipeline_tag": "image-feature-extraction", "license": "unknown"}
-    return {**front, **({"datasets": list(datasets)} if datasets else {}), "tags": tags}
+    return {"library_name": "timm", "pipeline_tag": "image-feature-extraction", "license": "unknown", "tags": tags}
 
 
 def block(config: dict[str, Any], repo: str, licence: str, table: str) -> str:

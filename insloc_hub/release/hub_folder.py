@@ -25,7 +25,7 @@ from insloc_hub.models.zoo import read_config
 from insloc_hub.pretrain.run import RUN_FILE, read_run
 from insloc_hub.release.card import block, front_matter, without_paths
 from insloc_hub.release.edits import Page, read_page, settle, write_page
-from insloc_hub.release.evidence import read_records, slug, table, to_index
+from insloc_hub.release.evidence import read_records, table, to_index
 from insloc_hub.release.export import check_export, replace_folder
 from insloc_hub.release.upload import CARD, Remote
 
@@ -113,8 +113,7 @@ def check_kind(folder: Path, config: dict[str, Any], repo: str) -> None:
 
 def pages(wish: Wish, target: Path, remote: Remote | None, config: dict[str, Any]) -> tuple[Page, Page | None]:
     """The card to go on from, and the Hub's. BadData: edited here and there, or broken."""
-    trained_on = config["insloc"].get("data", {}).get("name")
-    defaults = front_matter(config, (slug(trained_on),) if trained_on else ())
+    defaults = front_matter(config)
     given: dict[str, Any] = {"license": wish.licence} if wish.licence else {}
     given |= {"datasets": list(wish.datasets)} if wish.datasets else {}
 
