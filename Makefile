@@ -50,6 +50,7 @@ format: $(STAMP)  ## mend what lint and format can mend
 	$(RUN)/ruff format .
 
 bench: $(STAMP)  ## every benchmark; each ends with JSON lines
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	for file in $(filter-out benchmarks/reference_run.py,$(wildcard benchmarks/*.py)); do $(RUN)/python $$file || exit 1; done
 
 wheel: $(STAMP)  ## build the wheel into dist/
