@@ -30,6 +30,8 @@ from servers.start import THREADS, Keeper, Program, client_cores
 TOLERANCE = 1e-4  # of the largest absolute value
 CELL_IN_TURN = Cell(batch=4, window_ms=5)  # of the comparison of answers: mixed sizes share its batches
 
+WHOLE = ("ours", "timm", "given", "fastapi")  # the slowest of these sets the loads; the others are settings of theirs
+
 
 class NoComparison(Exception):
     """The contenders do not do the same work."""
@@ -205,16 +207,19 @@ def play_rounds(bench: Bench, programs: dict[str, Program], count: int) -> list[
         found: dict[tuple[str, int], float] = {}
         for who, program in programs.items():
             for clients in (2, 8, 32) if who in ("timm", "timm 1", "given", "given 1") else (8,):
-                windows = bench.plan.screen if clients == 8 else bench.plan.windows
+                load = replace(EIGHT, clients=clients)
                 with awake(who):
-                    answer = bench.measure(servers[program], replace(EIGHT, clients=clients), windows, 0)
+                    server, long = servers[program], clients == 8 and who in WHOLE
+                    answer = bench.screen(server, load) if long else bench.measure(server, load, bench.plan.windows, 0)
                 found[who, clients] = answer["rate"]
                 bench.say(f"  {who:14} {clients} clients: {words(answer)}")
         screen_s = bench.plan.screen.closed_s
         in_turn, ahead = (offline.ask(do="run", ahead=ahead, seconds=screen_s)["rate"] for ahead in (False, True))
         bench.say(f"  offline loop: in turn {in_turn:.1f}/s, decoding ahead {ahead:.1f}/s; the faster one is the base")
         finalists = {kind: finals(kind, found) for kind in ("timm", "given")}
-        slowest = min(rate for (who, clients), rate in found.items() if clients == 8 and not who.endswith((" 1", " tuned")))
+        slowest = min(
+            rate for (who, clients), rate in found.items() if clients == 8 and who in ("ours", "timm", "given", "fastapi")
+        )
         others = [who for who in ("ours onnx", "fastapi") if who in programs]
 
         def one(who: str, load: Load, seed: int) -> Answer:

@@ -151,7 +151,6 @@ def served(arch: str, rounds: Sequence[Round], finalists: Mapping[str, Mapping[i
             f"{useful} {over}, against LitServe, plain timm, time-out tuned", rounds, ours(over), ("timm tuned", over), 1.0
         ),
         compared(f"{useful} {over}, against LitServe, plain timm, as it comes", rounds, ours(over), (timm[8], over), 1.0),
-        compared(f"{useful} {over}, against FastAPI", rounds, ours(over), ("fastapi", over), 1.0),
         compared(
             f"{useful} {own}, against LitServe with our model and engine, time-out tuned",
             rounds,

@@ -1,5 +1,6 @@
 """The parts of benchmarks/serving.py that need no LitServe: client, processes, search, rounds, rows, and what it refuses."""
 
+import doctest
 import importlib.util
 import itertools
 import json
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -131,6 +133,12 @@ def test_what_goes_wrong_in_the_other_process_is_told_here(asker: Worker) -> Non
     assert client.PICTURES == 16  # and it goes on
     with pytest.raises(RuntimeError, match="Connect"):
         asker.ask(do="vectors", port=start.free_port(), path="/ok", count=2)
+
+
+@pytest.mark.parametrize("module", [client, rows], ids=lambda module: module.__name__)
+def test_the_examples_run(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0
 
 
 # Processes
