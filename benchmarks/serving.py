@@ -1,6 +1,6 @@
 """Our server against LitServe 0.2.19 and plain FastAPI, side by side in one run (serving.md 3; docs/speed.md, "Serving").
 
-    python benchmarks/serving.py --model resnet50      # about 18 minutes
+    python benchmarks/serving.py --model resnet50      # about 16 minutes
     python benchmarks/serving.py --model resnet18
     python benchmarks/serving.py --smoke               # every stage for a second or two: shows that it runs
 
@@ -121,10 +121,11 @@ def find_best(bench: Bench, model: Literal["timm", "ours"], grid: Grid) -> Best:
     """LitServe's best cell for 1 and for 8 clients."""
     bench.say(f"LitServe's settings with {'the plain timm model' if model == 'timm' else 'our model and engine'}")
 
-    def rates(cell: Cell) -> dict[int, float]:
+    def rates(cell: Cell, loads: Sequence[int]) -> dict[int, float]:
         with bench.start(contenders.litserve(bench.arch, cell, model)) as server:
-            found = {count: bench.screen(server, replace(EIGHT, clients=count))["rate"] for count in (1, 8)}
-        bench.say(f"  {cell!s:45} 1 client {found[1]:6.1f}/s, 8 clients {found[8]:6.1f}/s")
+            found = {clients: bench.screen(server, replace(EIGHT, clients=clients))["rate"] for clients in loads}
+        said = ", ".join(f"{rate:6.1f}/s at {clients}" for clients, rate in found.items())
+        bench.say(f"  {cell!s:45} {said} clients")
         return found
 
     best = search(rates, (1, 8), grid)

@@ -40,7 +40,7 @@ def row(case: str, unit: str, reach: float, ours: Sequence[float], other: Sequen
     if not ratios:
         return not_run(case, unit, reach, "not run: in no round it was measured")
     middle, low, high = interval(ratios)
-    return {
+    line = {
         "benchmark": "serving",
         "case": case,
         "ours": round(float(np.median(ours)), 3),
@@ -53,6 +53,7 @@ def row(case: str, unit: str, reach: float, ours: Sequence[float], other: Sequen
         "holds": low is not None and low >= reach,
         "rounds": len(ratios),
     }
+    return line if low is not None else {**line, "why": f"{len(ratios)} rounds: below {LEAST_ROUNDS} there is no interval"}
 
 
 def not_run(case: str, unit: str, reach: float, why: str) -> Row:
@@ -111,6 +112,7 @@ def memory(name: str, ours: Answer, other: Answer) -> Row:
     megabytes = [[one[moment] / 2**20 for moment in ("warm", "after")] for one in (ours, other)]
     case = f"memory of all processes (PSS), against LitServe, {name}"
     line = row(case, "MiB", REACH_MEMORY, megabytes[0], megabytes[1], ratios)
+    del line["rounds"], line["why"]  # they are moments
     holds = min(ratios) >= REACH_MEMORY
     return {**line, "low": round(min(ratios), 3), "high": round(max(ratios), 3), "holds": holds}
 

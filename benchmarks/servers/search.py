@@ -57,26 +57,31 @@ class Best:
     """The outcome of a search."""
 
     measured: Mapping[Cell, Mapping[int, float]]
-    """Answers a second of each cell, by number of clients."""
+    """Answers a second of each cell, by number of clients; of those loads alone whose search came by."""
 
     def at(self, clients: int) -> Cell:
         """The best cell of this load."""
-        return max(self.measured, key=lambda cell: self.measured[cell][clients])
+        tried = [cell for cell, rates in self.measured.items() if clients in rates]
+        return max(tried, key=lambda cell: self.measured[cell][clients])
 
 
-def search(measure: Callable[[Cell], Mapping[int, float]], loads: Sequence[int], grid: Grid) -> Best:
-    """The best cell for each number of clients; `measure` is asked once for each cell."""
-    measured: dict[Cell, Mapping[int, float]] = {}
+def search(measure: Callable[[Cell, Sequence[int]], Mapping[int, float]], loads: Sequence[int], grid: Grid) -> Best:
+    """The best cell for each number of clients. `measure` is asked once for each cell and load: a start serves all loads."""
+    measured: dict[Cell, dict[int, float]] = {}
+    best = Best(measured=measured)
 
-    def visit(cells: Sequence[Cell]) -> list[Cell]:
-        for cell in cells:
-            if cell not in measured:
-                measured[cell] = measure(cell)
-        return list(dict.fromkeys(Best(measured=measured).at(clients) for clients in loads))
+    def visit(near: Callable[[Cell], list[Cell]]) -> None:
+        wanted: dict[Cell, list[int]] = {}
+        for clients in loads:
+            for cell in dict.fromkeys(near(best.at(clients) if measured else Cell())):
+                if clients not in measured.get(cell, {}):
+                    wanted.setdefault(cell, []).append(clients)
+        for cell, some in wanted.items():
+            measured.setdefault(cell, {}).update(measure(cell, some))
 
-    best = visit([Cell(batch=batch, window_ms=grid.first_window_ms) for batch in grid.batches])
-    best = visit([replace(cell, window_ms=window) for cell in best for window in grid.windows_ms])
-    alone = Cell()  # two workers without batches suit two cores; a batch would hide that from the search
-    best = visit([replace(cell, workers=workers) for cell in [*best, alone] for workers in grid.workers])
-    visit([replace(cell, transport=transport) for cell in best for transport in grid.transports])
-    return Best(measured=measured)
+    visit(lambda _: [Cell(batch=batch, window_ms=grid.first_window_ms) for batch in grid.batches])
+    visit(lambda cell: [replace(cell, window_ms=window) for window in grid.windows_ms])
+    # Two workers without batches suit two cores; the best batch of one worker would hide that.
+    visit(lambda cell: [replace(some, workers=workers) for some in (cell, Cell()) for workers in grid.workers])
+    visit(lambda cell: [replace(cell, transport=transport) for transport in grid.transports])
+    return best
