@@ -10,6 +10,7 @@ from servers.start import busy_cores
 PROBE_S = 1.0
 FIRST_ROUND = 1_000_000  # in place of every so-manieth
 TOO_MUCH = 0.4  # of a core, for a client that shares the servers' (serving.md 3)
+LATE_MS = 20.0  # p99, of the client's own delay, which counts as latency
 NOISY_CORES = 0.1  # of others' work in a second in which none of ours runs
 
 Round = dict[tuple[str, str], Answer]
@@ -100,6 +101,8 @@ def words(answer: Answer) -> str:
         parts.append(", ".join(f"{name}: {count}" for name, count in sorted(bad.items())))
     if answer.get("refused", {}).get("p50_ms") is not None:
         parts.append(f"refused in p50 {answer['refused']['p50_ms']:.0f} ms, p99 {answer['refused']['p99_ms']:.0f} ms")
+    if (answer.get("sent_late_ms") or 0) > LATE_MS:
+        parts.append(f"sent up to {answer['sent_late_ms']:.0f} ms after the planned time")
     if "client_cpu" in answer:
         much = ": too much" if answer["client_cpu"] > TOO_MUCH else ""
         parts.append(f"client {100 * answer['client_cpu']:.0f} % of a core{much}")

@@ -51,9 +51,11 @@ def row(case: str, unit: str, reach: float, ours: Sequence[float], other: Sequen
         "high": None if high is None else round(high, 3),
         "reach": round(reach, 3),
         "holds": low is not None and low >= reach,
-        "rounds": len(ratios),
+        "samples": len(ratios),
     }
-    return line if low is not None else {**line, "why": f"{len(ratios)} rounds: below {LEAST_ROUNDS} there is no interval"}
+    return (
+        line if low is not None else {**line, "why": f"measured {len(ratios)} times: below {LEAST_ROUNDS} there is no interval"}
+    )
 
 
 def not_run(case: str, unit: str, reach: float, why: str) -> Row:
@@ -112,7 +114,7 @@ def memory(name: str, ours: Answer, other: Answer) -> Row:
     megabytes = [[one[moment] / 2**20 for moment in ("warm", "after")] for one in (ours, other)]
     case = f"memory of all processes (PSS), against LitServe, {name}"
     line = row(case, "MiB", REACH_MEMORY, megabytes[0], megabytes[1], ratios)
-    del line["rounds"], line["why"]  # they are moments
+    del line["samples"], line["why"]  # they are moments
     holds = min(ratios) >= REACH_MEMORY
     return {**line, "low": round(min(ratios), 3), "high": round(max(ratios), 3), "holds": holds}
 

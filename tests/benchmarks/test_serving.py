@@ -94,6 +94,9 @@ def test_an_open_loop_counts_good_answers_alone_and_from_the_planned_time() -> N
     assert found["rate"] == 1.0 and found["offered"] == 2.5
     assert found["statuses"] == {"200": 2, "429": 1, "late": 1, "broken": 1}
     assert found["p50_ms"] == 500 and found["refused"]["p99_ms"] == 20 and found["sent_late_ms"] > 400
+    said = rounds.words({**found, "client_cpu": 0.5})
+    assert said.startswith("    1.0/s good of 2.5/s; p50 500 ms") and "broken: 1, late: 1" in said
+    assert "refused in p50 20 ms" in said and "ms after the planned time" in said and said.endswith("50 % of a core: too much")
     assert client.summary([], 1.0)["p50_ms"] is None
 
 
