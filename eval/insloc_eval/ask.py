@@ -1,5 +1,6 @@
 """What a user asks of a run, checked before anything heavy is imported, and the command line that asks it again."""
 
+import math
 import os
 import shlex
 from dataclasses import dataclass, replace
@@ -89,6 +90,8 @@ class Ask:
     """A or B: that half of the test images only; empty: all of them."""
     tuning: Tuning = Tuning()
     """Of detectors."""
+    deadline: float = math.inf
+    """When to stop and save, on time.monotonic()'s clock."""
 
     def protocols(self) -> list[Protocol]:
         """The protocols that `tasks` mean, as they are asked for. UnknownName, InslocError."""

@@ -1,5 +1,6 @@
 """One job: a model, a protocol, a data split and a seed. It knows its record's id before anything is computed."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,16 @@ from insloc_eval.stats import ONE_SEED
 from insloc_hub.errors import InslocError
 from insloc_hub.files import digest
 from insloc_hub.models.extractor import Extractor
+from insloc_hub.parallel import distributed
 from insloc_hub.records import DataFacts, Metric, ModelFacts, Result, environment, record_id
 
 
 class NotApplicable(InslocError):
     """A task that this architecture can't do; the text is the reason, and the record says it in place of numbers."""
+
+
+class OutOfTime(Exception):
+    """The caller's deadline ended the work; what was done is saved, and the same call goes on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +48,8 @@ class Job:
     origin: Origin = field(default_factory=Origin)
     """Of the weights: seed and recipe of their pretraining."""
     command: str = ""
+    deadline: float = math.inf
+    """When to stop and save, on time.monotonic()'s clock."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -50,6 +58,11 @@ class Job:
         trunk = self.extractor.sha256
         sha256 = digest([trunk, self.parts_sha256]) if self.parts_sha256 else trunk
         return ModelFacts(spec=self.shown, arch=self.extractor.arch, sha256=sha256, recipe=self.origin.recipe)
+
+    def check_time(self) -> None:
+        """OutOfTime: the deadline has passed, in any process."""
+        if self.deadline < math.inf and distributed.any_of(time.monotonic() >= self.deadline, self.extractor.device):
+            raise OutOfTime
 
     @property
     def input_px(self) -> int:

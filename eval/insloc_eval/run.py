@@ -4,6 +4,7 @@ A record's id is known before anything is computed, so a finished job is never d
 where it stopped.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,12 +37,14 @@ def evaluate(
     cache: Path | None = None,
     half: str = "",
     tuning: Tuning | None = None,
+    deadline: float = math.inf,
 ) -> list[Result]:
     """Judge `models` by `tasks` on the images of `data`, keep the records in `out` and return them.
 
     Two randomly initialised networks of each architecture (timm's initialisation and ordinary norms) are judged beside,
     first. Finished records of `out` are read, not computed again. `data`: see contracts.md 9; `half`: A or B, that half of
-    the test images only (contracts.md 10). InslocError.
+    the test images only (contracts.md 10). InslocError; OutOfTime: `deadline`, on time.monotonic()'s clock, has passed: between
+    two records, or in a detector's training at a step, saved.
     """
     ask = Ask(
         models=tuple(models),
@@ -56,6 +59,7 @@ def evaluate(
         cache=cache,
         half=half,
         tuning=tuning or Tuning(),
+        deadline=deadline,
     )
     ask.check()
     from insloc_eval.networks import FLOOR_SEED, floor_networks, load_network
@@ -132,6 +136,7 @@ def jobs_of(
                 parts_sha256=_parts_digest(spec, protocol),
                 origin=origin(spec),
                 command=ask.command(),
+                deadline=ask.deadline,
             )
 
 
@@ -146,7 +151,7 @@ def _parts_digest(spec: str, protocol: Protocol) -> str:
 
 
 def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
-    """The stored record of a job, or a new one."""
+    """The stored record of a job, or a new one. OutOfTime."""
     from insloc_eval.floors import floor_notes
 
     path = record_path(out, job.protocol.family, job.id)
@@ -158,6 +163,7 @@ def _judge(job: "Job", out: Path, floors: list[Result]) -> Result:
         else:
             say(f"{job.protocol.title} of {job.shown}: kept, {path}")
             return kept
+    job.check_time()
     judged = judge(job)
     beside = [load(record_path(out, floor.task, floor.id)) for floor in floors]
     result = judged.result

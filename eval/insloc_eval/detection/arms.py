@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from insloc_eval.detection.scores import matches_of, sampled_values
 from insloc_eval.set_metrics import Sampled, set_difference, set_metric
 from insloc_eval.stats import Difference
@@ -38,9 +40,9 @@ def what_differs(a: Result, b: Result) -> str:
 def differences(
     first: Sequence[Judged], second: Sequence[Judged]
 ) -> tuple[dict[str, Difference], dict[str, tuple[Metric, Metric]]]:
-    """By metric: first minus second, and the two arms alone. Each arm's records are its seeds."""
+    """By metric: first minus second, and the two arms alone; an arm's seeds are its `_units`."""
     images = len(first[0].outcomes["keys"])
-    a, b = ([_sampled(one) for one in arm] for arm in (first, second))
+    a, b = (_units(arm) for arm in (first, second))
     names = [name for name in first[0].result.metrics if all(name in one for one in (*a, *b))]
     units = {name: first[0].result.metrics[name].unit for name in names}
     gaps = {name: set_difference([one[name] for one in a], [one[name] for one in b], images) for name in names}
@@ -79,10 +81,35 @@ def seeds_note(first: Sequence[Result], second: Sequence[Result]) -> str:
     counts = len(first), len(second)
     if min(counts) == 1:
         return "One fine-tuning an arm: the intervals cover the choice of test images only; another seed can differ by more."
-    text = f"{counts[0]} and {counts[1]} fine-tunings: the intervals cover their seeds (unpaired) and the test images"
+    networks = [len({one.model.sha256 for one in arm}) for arm in (first, second)]
+    several = max(networks) > 1 and tuple(networks) != counts  # some network was fine-tuned more than once
+    text = f"{counts[0]} and {counts[1]} fine-tunings"
+    text += f" of {networks[0]} and {networks[1]} networks (of several, the mean of each is one seed)" if several else ""
+    text += ": the intervals cover their seeds (unpaired) and the test images"
     if any(len({one.pretrain_seed for one in arm}) < 2 for arm in (first, second)):
-        return text + ", not another pretraining."
-    return text + ", and the pretraining seeds, of which each fine-tuning has its own."
+        return text + ", not another pretraining" + (" of an arm with one network." if several else ".")
+    return text + ", and the pretraining seeds" + ("." if several else ", of which each fine-tuning has its own.")
+
+
+def _units(arm: Sequence[Judged]) -> list[dict[str, Sampled]]:
+    """What is drawn anew in another run of the arm: its networks, each the mean of its fine-tunings; of one, these."""
+    networks: dict[str, list[dict[str, Sampled]]] = {}
+    for one in arm:
+        networks.setdefault(one.result.model.sha256, []).append(_sampled(one))
+    tuned = list(networks.values())
+    # fine-tunings of one network share its pretraining: counted singly they would make its seed look better known
+    return tuned[0] if len(tuned) == 1 else [_mean(group) for group in tuned]
+
+
+def _mean(group: list[dict[str, Sampled]]) -> dict[str, Sampled]:
+    names = [name for name in group[0] if all(name in one for one in group)]
+    return {
+        name: Sampled(
+            whole=float(np.mean([one[name].whole for one in group])),
+            drawn=np.mean([one[name].drawn for one in group], axis=0),
+        )
+        for name in names
+    }
 
 
 def _sampled(judged: Judged) -> dict[str, Sampled]:

@@ -43,6 +43,7 @@ class TrainLog:
     finished: bool
     """Whether all steps are done and the norms' statistics are final."""
     interrupted: bool
+    out_of_time: bool
     names: tuple[str, ...]
     curve: Float[Tensor, "step losses"]
     """float64, each step's losses in the order of `names`."""
@@ -58,36 +59,40 @@ def train(
     identity: str,
     precision: str = "fp32",
     until: int | None = None,
+    deadline: float = math.inf,
 ) -> TrainLog:
     """Train `detector` in place, on its device, from where FOLDER stands to step `until` (the last one by default).
 
     A later call with a later `until` goes on, to the same bits as one call on a CPU. `identity` names model, protocol, data
-    and seed: a folder of another is refused. Ctrl-C saves and returns. BadRun, BadImage; NotFinite: what was saved is kept.
+    and seed: a folder of another is refused. Ctrl-C saves and returns, and so does the first step behind `deadline`, on
+    time.monotonic()'s clock. BadRun, BadImage; NotFinite: what was saved is kept.
     """
     check_processes(detector, protocol)
     run = _Run(detector, trainable(samples), protocol, seed, precision)
     run.resume(folder, identity)
     stop = min(protocol.steps, protocol.steps if until is None else until)
-    saved, interrupted = time.monotonic(), False
+    saved, interrupted, out_of_time = time.monotonic(), False, False
     total, done = stop * protocol.batch, run.step * protocol.batch
     with interrupts() as interrupt, track("train detector", max(total, done), "images", done=done) as progress:
         batches = prefetch(run.make, run.step, max(stop, run.step))
         for batch in batches:
             run.take(batch, progress)
             interrupted = distributed.any_of(interrupt(), run.device)
-            if interrupted:
+            out_of_time = deadline < math.inf and distributed.any_of(time.monotonic() >= deadline, run.device)
+            if interrupted or out_of_time:
                 break
             if distributed.any_of(time.monotonic() - saved > SAVE_EVERY_S, run.device):
                 run.save(folder, identity)
                 saved = time.monotonic()
         batches.close()
-        if run.step == protocol.steps and not run.finished and not interrupted:
+        if run.step == protocol.steps and not run.finished and not (interrupted or out_of_time):
             run.finish()
     run.save(folder, identity)
     return TrainLog(
         step=run.step,
         finished=run.finished,
         interrupted=interrupted,
+        out_of_time=out_of_time,
         names=run.names,
         curve=torch.stack(run.curve) if run.curve else torch.zeros(0, len(run.names), dtype=torch.float64),
     )

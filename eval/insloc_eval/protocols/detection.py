@@ -118,6 +118,7 @@ def adapted(
     """The protocol as a user asks for it. InslocError: parts that this variant has not, or a batch or steps below 1.
 
     `batch` scales the rate in proportion (Goyal et al. 2017) and leaves the steps; `steps` scales drops and warm-up.
+    No more batches than steps give the norms' statistics: a short try must not spend its time there.
 
     >>> half = adapted(QUICK, batch=2, steps=75)
     >>> half.title, half.lr / QUICK.lr, half.lr_drops, half.warmup_steps
@@ -140,7 +141,9 @@ def adapted(
     if steps not in (None, made.steps):
         ratio = steps / made.steps
         drops = tuple(max(1, round(drop * ratio)) for drop in made.lr_drops)
-        made = replace(made, steps=steps, lr_drops=drops, warmup_steps=round(made.warmup_steps * ratio), scaled=True)
+        batches = min(made.precise_bn_batches, steps)
+        warmup = round(made.warmup_steps * ratio)
+        made = replace(made, steps=steps, lr_drops=drops, warmup_steps=warmup, precise_bn_batches=batches, scaled=True)
     return made
 
 

@@ -22,7 +22,7 @@ from insloc_eval.detection.predict import predict
 from insloc_eval.detection.scores import UNIT, by_class, sampled_values, stored, values
 from insloc_eval.detection.train import TrainLog, train
 from insloc_eval.detection.voc import match_voc
-from insloc_eval.job import Job, NotApplicable
+from insloc_eval.job import Job, NotApplicable, OutOfTime
 from insloc_eval.protocols import Detection
 from insloc_eval.set_metrics import set_metric
 from insloc_eval.store import Judged, outcomes_of, sheet_path
@@ -61,11 +61,12 @@ class Marks:
 
 
 def run(job: Job) -> Judged:
-    """AP with intervals over images, AP by class, losses and scores along the way. NotApplicable, BadRun, BadImage."""
+    """AP with intervals over images, AP by class, losses, scores along the way. NotApplicable, OutOfTime, BadRun, BadImage."""
     protocol, split = job.protocol, job.split
     assert isinstance(protocol, Detection) and isinstance(split, DetectionSplit)
     detector = _build(job, protocol, len(split.classes))
     log, marks = _train(job, detector, protocol, split)
+    job.check_time()
     found = _answers(job, detector, protocol, split.ask, "test")
     matches = match(protocol, split.ask, found, len(split.classes))
     say(f"{job.shown}: intervals of AP by resampling {len(split.ask)} images")
@@ -108,7 +109,7 @@ def _build(job: Job, protocol: Detection, classes: int) -> nn.Module:
 def _train(
     job: Job, detector: nn.Module, protocol: Detection, split: DetectionSplit
 ) -> tuple[TrainLog, dict[int, dict[str, float]]]:
-    """To the end, scored at each mark. KeyboardInterrupt: stopped and saved."""
+    """To the end, scored at each mark. KeyboardInterrupt, OutOfTime: stopped and saved."""
     folder = job.out / protocol.family / job.id
     kept = Marks(path=folder / "marks.json", identity=job.id)
     marks = kept.read()
@@ -123,10 +124,14 @@ def _train(
             identity=job.id,
             precision=job.extractor.precision,
             until=step,
+            deadline=job.deadline,
         )
         if log.interrupted:
             raise KeyboardInterrupt
+        if log.out_of_time:
+            raise OutOfTime
         if step < protocol.steps and step not in marks and log.step == step:
+            job.check_time()
             found = _answers(job, detector, protocol, split.ask, f"test at step {step}")
             row = values(match(protocol, split.ask, found, len(split.classes)))
             marks[step] = {name: row[name] for name in MARKED if name in row}

@@ -14,7 +14,7 @@ from insloc_eval.detection.decompose import lines, steps
 from insloc_eval.detection.scores import UNIT, sampled_values, stored
 from insloc_eval.detection.voc import match_voc
 from insloc_eval.protocols.detection import GAINS, QUICK, QUICK_C4, Detection, adapted
-from insloc_eval.set_metrics import set_difference, set_metric
+from insloc_eval.set_metrics import Sampled, set_difference, set_metric
 from insloc_eval.store import Judged, outcomes_of, save
 from insloc_hub.errors import InslocError
 from insloc_hub.records import DataFacts, ModelFacts, Result
@@ -77,6 +77,23 @@ def test_ap_is_compared_on_the_same_resampled_images_with_fine_tuning_seeds_unpa
         save(tmp_path, judged)
     (stored_one,) = compare_models(tmp_path, "a", "b")
     assert stored_one.differences["AP"] == known
+
+
+def test_fine_tunings_of_one_network_among_several_are_one_seed_by_their_mean(make, scored) -> None:
+    a = [make("a1", 0, pretrain_seed=1), make("a1", 2, seed=1, pretrain_seed=1), make("a2", 1, pretrain_seed=2)]
+    b = [make("b", 1), make("b", 3, seed=1)]
+    found = compare(tuple(a), tuple(b))
+    numbers = [sampled_values(scored[n], IMAGES)["AP"] for n in range(4)]
+    both = Sampled(whole=(numbers[0].whole + numbers[2].whole) / 2, drawn=(numbers[0].drawn + numbers[2].drawn) / 2)
+    known = set_difference([both, numbers[1]], [numbers[1], numbers[3]], IMAGES)
+    counted = set_difference([numbers[0], numbers[2], numbers[1]], [numbers[1], numbers[3]], IMAGES)
+    gap = found.differences["AP"]
+    assert gap.seeds == (2, 2) and (gap.value, gap.low) == pytest.approx((known.value, known.low))
+    assert abs(gap.value - counted.value) > 1 and abs(gap.low - counted.low) > 1  # three equal rows would give another answer
+    assert "3 and 2 fine-tunings of 2 and 1 networks (of several, the mean of each is one seed)" in sentences(found)[-1]
+    assert sentences(found)[-1].endswith("not another pretraining of an arm with one network.")
+    own = compare(tuple(a[::2]), (make("b1", 1, pretrain_seed=1), make("b2", 3, pretrain_seed=2)))
+    assert sentences(own)[-1].endswith("and the pretraining seeds, of which each fine-tuning has its own.")
 
 
 def test_what_could_have_been_shown_stands_first_and_what_the_intervals_cover_last(make) -> None:

@@ -51,6 +51,11 @@ def test_a_batch_scales_the_rate_and_steps_scale_drops_and_warm_up() -> None:
     assert len({COCO_FPN_1X.hash(), small.hash(), short.hash()}) == 3
 
 
+def test_no_more_batches_than_steps_give_the_statistics_of_a_short_try() -> None:
+    short, long = adapted(QUICK, steps=3), adapted(QUICK, steps=2 * QUICK.steps)
+    assert (short.precise_bn_batches, long.precise_bn_batches) == (3, QUICK.precise_bn_batches)
+
+
 def test_the_protocol_s_own_batch_and_steps_scale_nothing() -> None:
     assert adapted(QUICK, batch=QUICK.batch, steps=QUICK.steps, init_parts="trunk", extra_norm=False) == QUICK
 

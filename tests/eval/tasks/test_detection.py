@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from scored import answer, sample
 
 from insloc_eval.ask import Tuning
 from insloc_eval.detection.draw import draw
+from insloc_eval.detection.resume import trained_weights
 from insloc_eval.detection.scores import matches_of, values
 from insloc_eval.detection.train import _Run
+from insloc_eval.job import OutOfTime
 from insloc_eval.protocols.detection import QUICK, QUICK_C4, Detection
 from insloc_eval.run import evaluate
 from insloc_eval.store import load, record_path, sheet_path
@@ -148,6 +151,32 @@ def test_ctrl_c_during_training_ends_the_run_and_keeps_what_is_done(tiny, cells,
     with pytest.raises(KeyboardInterrupt):
         ask(cells, tmp_path / "out")
     assert len(list((tmp_path / "out" / "detection").glob("*/detector.pt"))) == 1
+
+
+def test_cut_by_a_time_limit_at_its_last_step_and_gone_on_with_it_gives_the_same_record(
+    tiny, cells, tmp_path, undisturbed, monkeypatch
+) -> None:
+    real = detection.train
+    with monkeypatch.context() as patch:
+        late = {
+            "deadline": 0.0
+        }  # every step of the last quarter is behind it: here the last step, before the norms' statistics
+        patch.setattr(detection, "train", lambda *args, **asked: real(*args, **asked | (late if asked["until"] == 4 else {})))
+        with pytest.raises(OutOfTime):
+            ask(cells, tmp_path / "out")
+    kept, ended = trained_weights(next((tmp_path / "out" / "detection").iterdir()))
+    assert kept and not ended and not list(tmp_path.glob("out/detection/*.json"))
+    (result,) = ask(cells, tmp_path / "out")
+    assert essence(result) == essence(undisturbed)
+
+
+def test_behind_its_deadline_a_run_reads_what_is_finished_and_begins_nothing(tiny, cells, out, undisturbed) -> None:
+    late = {"device": "cpu", "deadline": time.monotonic()}
+    (again,) = evaluate([MODEL], ["detection/quick"], cells, out, **late)
+    assert again.id == undisturbed.id
+    with pytest.raises(OutOfTime):
+        evaluate([MODEL], ["detection/quick"], cells, out, seed=1, **late)
+    assert [path.stem for path in (out / "detection").glob("*.json")] == [undisturbed.id]
 
 
 def test_seeds_are_records_of_their_own_and_no_random_network_is_trained_unasked(tiny, cells, tmp_path) -> None:
