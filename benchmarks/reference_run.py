@@ -35,6 +35,7 @@ def main(
     out: Path,
     *,
     data: Path | None = None,
+    bccd: Path | None = None,
     cpu: bool = False,
     dry_run: bool = False,
     stages: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="STAGE ...")] = None,
@@ -50,6 +51,7 @@ def main(
     Args:
         out: Folder to fill, or to go on with.
         data: Folder with train and val shards and boxes.json; by default tiny-imagenet of INSLOC_DATA.
+        bccd: VOC devkit of the blood cells for stage detection; by default bccd of INSLOC_DATA, where it is unpacked.
         cpu: The rehearsal's small setting.
         dry_run: Every stage at a toy size on a procedural world: shows that it runs, and nothing else.
         stages: What to do, in this order; --list shows them.
@@ -57,14 +59,14 @@ def main(
         budget: Scales epochs and steps.
         time_limit: Stop after this long, cleanly: 90s, 9m, 2h.
         device: auto, cpu, cuda or cuda:N.
-        precision: Of pretraining; judging is in fp32.
+        precision: Of pretraining and of detectors; frozen features are judged in fp32.
         list: Show the stages with their minutes and stop.
     """
     if cpu and dry_run:
         raise InslocError("--cpu and --dry-run are two sizes; give one")
     setting = DRY if dry_run else CPU if cpu else FULL
     if list:
-        print("\n".join(f"{s.name:10} {s.minutes:>10} min  {s.about}{s.missing and f' [{s.missing}]'}" for s in STAGES))
+        print("\n".join(f"{s.name:10} {s.minutes:>10} min  {s.about}" for s in STAGES))
         return 0
     asked = Asked(
         out=out.absolute(),
@@ -72,6 +74,7 @@ def main(
         setting=setting,
         stages=stages or setting.stages,
         seeds=seeds or setting.seeds,
+        bccd=blood_cells(bccd, dry_run),
         budget=budget,
         device="cpu" if (cpu or dry_run) and device == "auto" else device,
         precision=precision or setting.precision,
@@ -87,6 +90,17 @@ def default_data() -> Path:
     if not place:
         raise InslocError("no images: give --data, or set INSLOC_DATA to the folder that has tiny-imagenet")
     return Path(place) / "tiny-imagenet"
+
+
+def blood_cells(given: Path | None, dry_run: bool) -> Path | None:
+    """BCCD: the given folder, or INSLOC_DATA's where it is unpacked (never in a dry run). InslocError: none in the given."""
+    from insloc_hub.data.annotations import annotation_sources
+
+    if given is not None and not annotation_sources(given):
+        raise InslocError(f"--bccd {given}: no boxes there; give the folder that bccd.tar unpacks to (ImageSets, Annotations)")
+    place = os.environ.get("INSLOC_DATA")
+    found = Path(place) / "bccd" if place and not dry_run else None
+    return given or (found if found and annotation_sources(found) else None)
 
 
 def open_folder(asked: Asked) -> None:
@@ -109,7 +123,9 @@ def open_folder(asked: Asked) -> None:
 
 def work_through(asked: Asked, deadline: float) -> int:
     """The stages in their order; the exit code."""
-    from reference.train import Clock, OutOfTime, note
+    from reference.train import Clock, note
+
+    from insloc_eval.job import OutOfTime
 
     clock = Clock(deadline=deadline)
     table = {stage.name: stage for stage in STAGES}
@@ -126,11 +142,9 @@ def work_through(asked: Asked, deadline: float) -> int:
 
 def do(asked: Asked, stage: Stage, clock: "Clock") -> None:
     """One stage, from where it was left. OutOfTime."""
-    from reference import judge, report, train
+    from reference import detect, judge, report, train
 
-    if stage.missing:
-        say(f"stage {stage.name}: {stage.missing}")
-    elif stage.name == "profile":
+    if stage.name == "profile":
         train.profile_arms(asked, stage.arms, clock)
     elif stage.name == "pilots":
         judge.run_pilots(asked, stage.arms, clock)
@@ -140,6 +154,8 @@ def do(asked: Asked, stage: Stage, clock: "Clock") -> None:
         runs = judge.finished_runs(asked)
         judge.open_half_b(asked, runs)
         judge.judge(asked, runs, "B", clock)
+    elif stage.name == "detection":
+        detect.detect(asked, clock)
     elif stage.name == "report":
         say(f"wrote {report.report(asked)}")
     else:

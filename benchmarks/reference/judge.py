@@ -37,6 +37,7 @@ def judge_by(asked: Asked, runs: list[Path], tasks: list[str], half: str, clock:
                 # A limit even over the classes would leave no whole mosaics of so few.
                 test_limit=setting.test_limit if cut else None,
                 cache=asked.out / "features",
+                deadline=clock.deadline,
             )
             found |= {result.id: result for result in results}
     return list(found.values())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from insloc_eval.ask import Tuning
 from insloc_hub.errors import InslocError
 from insloc_hub.recipe import Recipe, at_batch, at_canvas
 from insloc_hub.recipes import find_recipe
@@ -25,6 +26,7 @@ TRIES: dict[str, dict[str, Any]] = {
 """Name of a try -> changes of the first values, the same for both methods."""
 CHOOSE_BY = ("patches/relocate@1", "acc50")
 SEEDS_NEEDED = 3
+THREE_TUNINGS = Tuning(seeds=3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +38,6 @@ class Stage:
     minutes: str
     """On one H100-class GPU at the full setting; e: an estimate (docs/gpu_plan.md says from what)."""
     arms: tuple[str, ...] = ()
-    missing: str = ""
-    """Why it can't be run: what is not built."""
 
 
 STAGES = (
@@ -50,9 +50,8 @@ STAGES = (
     Stage(name="judge-b", about="every finished run on half B: the result, looked at once", minutes="1e a run"),
     Stage(
         name="detection",
-        about="tin-low-{1,10}, quick on BCCD",
-        minutes="-",
-        missing="not built in: docs/gpu_plan.md, line 6",
+        about="fine-tuned from the runs of main and random weights: quick on BCCD; tin-low-10, tin-low-1 (half B)",
+        minutes="540e",
     ),
     Stage(name="report", about="tables and differences from the records", minutes="0"),
 )
@@ -78,6 +77,14 @@ class Setting:
     """Judged on a half of the test images."""
     mosaic: bool = True
     """Whether regions/mosaic is asked too; it halves by itself."""
+    cells: str = "detection/quick"
+    """How detectors are judged on BCCD."""
+    detection: tuple[str, ...] = ("detection/tin-low-10", "detection/tin-low-1")
+    """And on the photographs."""
+    tuning: Tuning = THREE_TUNINGS
+    """Of every detector; seeds are fine-tunings."""
+    picture_limit: int | None = None
+    """Of the pictures that a detector learns from, and of those it is asked on."""
     precision: str = "bf16"
     train_limit: int | None = None
     test_limit: int | None = None
@@ -107,6 +114,11 @@ DRY = Setting(
     steps=2,
     pilot_epochs=1,
     profile_steps=4,
+    # C4, since an FPN's head costs a second a picture on a CPU; and not tin-low, whose mosaics need boxes.json
+    cells="detection/quick-c4",
+    detection=("detection/quick-c4",),
+    tuning=Tuning(steps=2, batch_size=1),
+    picture_limit=3,
     precision="fp32",
     train_limit=24,
     test_limit=24,
@@ -122,6 +134,8 @@ class Asked:
     setting: Setting
     stages: tuple[str, ...]
     seeds: tuple[int, ...]
+    bccd: Path | None = None
+    """Folder of the blood cells; None: there is none."""
     budget: float = 1.0
     """Scales epochs and steps."""
     device: str = "auto"

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from insloc_eval.compare import NotComparable, compare_models, sentences
@@ -9,10 +10,12 @@ from insloc_eval.report.markdown import markdown
 from insloc_eval.store import browse
 from insloc_hub.errors import BadData
 from insloc_hub.files import write_text
+from insloc_hub.records import Result
 from reference.judge import looks
-from reference.plan import STAGES, Asked
+from reference.plan import PRIMARY_ARMS, STAGES, Asked
 
 CONTROL = "moco_v2"
+DETECTION = "detection"  # the family
 
 
 def report(asked: Asked) -> Path:
@@ -21,6 +24,7 @@ def report(asked: Asked) -> Path:
     specs = {result.model.spec for result in shelf.results}
     lines = [f"# Reference run, setting `{asked.setting.name}`", ""]
     lines += ["## Differences", "", *differences(asked, arms_of(specs))]
+    lines += ["## Detectors and random weights", "", *beside_random(asked, shelf.results)]
     lines += ["## Tries", "", *tries(asked), ""]
     lines += ["## Cost of training", "", *cost(asked), ""]
     lines += ["## Openings of half B", "", *openings(asked), ""]
@@ -40,15 +44,28 @@ def differences(asked: Asked, arms: list[str]) -> list[str]:
     """Every arm minus the control, question by question, in the judge's own words."""
     if CONTROL not in arms:
         return ["None: the control has no record.", ""]
+    pairs = [(arm, CONTROL, f"*/{CONTROL}-s*") for arm in arms if arm != CONTROL]
+    return [line for arm, name, pattern in pairs for line in minus(asked, arm, name, pattern)]
+
+
+def beside_random(asked: Asked, results: Sequence[Result]) -> list[str]:
+    """The primary arms' detectors minus those that began from random weights."""
+    detectors = [one for one in results if one.task == DETECTION]
+    random = sorted({one.model.spec for one in detectors if one.model.spec.startswith("random:")})
+    arms = [arm for arm in arms_of({one.model.spec for one in detectors}) if arm in PRIMARY_ARMS]
+    pairs = [(arm, name) for arm in arms for name in random]
+    return [line for arm, name in pairs for line in minus(asked, arm, name, name, DETECTION)] or ["None.", ""]
+
+
+def minus(asked: Asked, arm: str, name: str, pattern: str, task: str = "") -> list[str]:
+    """One arm minus the models of a pattern, in every question that both answered; `task`: of this family only."""
+    try:
+        found = compare_models(asked.records, f"*/{arm}-s*", pattern)
+    except (NotComparable, BadData) as error:
+        return [f"{arm} minus {name}: {error}", ""]
     lines: list[str] = []
-    for arm in (arm for arm in arms if arm != CONTROL):
-        try:
-            found = compare_models(asked.records, f"*/{arm}-s*", f"*/{CONTROL}-s*")
-        except (NotComparable, BadData) as error:
-            lines += [f"{arm} minus {CONTROL}: {error}", ""]
-            continue
-        for one in found:
-            lines += ["```", f"{arm} minus {CONTROL}; {one.first[0].data.split}", *sentences(one), "```", ""]
+    for one in (one for one in found if task in ("", one.first[0].task)):
+        lines += ["```", f"{arm} minus {name}; {one.first[0].data.split}", *sentences(one), "```", ""]
     return lines
 
 

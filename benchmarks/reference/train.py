@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from insloc_eval.job import OutOfTime
 from insloc_hub.errors import BadRun
 from insloc_hub.files import write_json, write_text
 from insloc_hub.pretrain.options import RunOptions
@@ -24,10 +25,6 @@ TERMS = "research only: trained on Tiny ImageNet, whose images' terms allow non-
 SHORTEST_S = 0.001  # a limit of no time at all is refused, and between two looks at the clock there may be none left
 SLOW_START = 20  # steps that a profile leaves out, or a quarter of them where there are few
 LOGGED = 3  # steps whose operators are written down
-
-
-class OutOfTime(Exception):
-    """The time limit ended this call; everything is saved and the same command goes on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

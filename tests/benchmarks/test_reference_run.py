@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from insloc_eval.job import OutOfTime
 from insloc_eval.store import browse
 from insloc_hub.errors import BadRun, InslocError
 
@@ -19,7 +21,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
 import reference_run  # noqa: E402
-from reference import judge, plan, report, train  # noqa: E402
+from reference import detect, judge, plan, report, train  # noqa: E402
 
 TOY = dataclasses.replace(plan.DRY, tasks=("patches/relocate",), mosaic=False, test_limit=6, seeds=(1,), stages=("main",))
 ENDLESS = train.Clock()
@@ -73,13 +75,12 @@ def test_arms_differ_in_what_the_ladder_says_and_in_nothing_else(asked: plan.Ask
 def test_both_methods_have_the_same_tries_and_every_stage_has_its_minutes() -> None:
     assert len(plan.TRIES) == 4 and plan.TRIES["first"] == {}
     assert all(stage.minutes for stage in plan.STAGES)
-    assert [stage.name for stage in plan.STAGES if stage.missing] == ["detection"]
 
 
 def test_a_cut_run_goes_on_to_the_weights_of_an_undisturbed_one(asked: plan.Asked) -> None:
     recipe = plan.recipe_of(asked, "insloc_c4", 1, {})
     cut, whole = asked.out / "runs" / "cut", asked.out / "runs" / "whole"
-    with pytest.raises(train.OutOfTime):
+    with pytest.raises(OutOfTime):
         train.train_run(asked, recipe, cut, train.Clock(deadline=time.monotonic() + 0.01))  # reading images takes longer
     assert (cut / "checkpoint.pt").exists() and not train.finished(cut)
     for run in (cut, whole):
@@ -102,6 +103,53 @@ def test_one_arm_is_trained_judged_on_half_a_and_reported(asked: plan.Asked) -> 
     before = essence(asked.records)
     judge.judge(asked, judge.finished_runs(asked), "A", ENDLESS)
     assert essence(asked.records) == before
+
+
+def test_detectors_cut_by_the_time_limit_go_on_to_the_records_of_undisturbed_ones(asked: plan.Asked) -> None:
+    asked = dataclasses.replace(asked, setting=dataclasses.replace(TOY, detection=()), bccd=asked.data)
+    train.train_arms(asked, ("insloc_c4",), ENDLESS)
+    cut = dataclasses.replace(asked, out=asked.out.with_name("cut"))
+    shutil.copytree(asked.out / "runs", cut.out / "runs")
+    limit, cuts, results = 0.25, 0, []
+    while not results:
+        try:
+            results = detect.detect(cut, train.Clock(deadline=time.monotonic() + limit))
+        except OutOfTime:
+            limit, cuts = 2 * limit, cuts + 1
+    assert cuts and {result.protocol for result in results} == {"detection/quick-c4@1+scaled"}
+    assert [Path(result.model.spec).name for result in results] == ["insloc_c4-s1", "random:test_resnet"]
+    detect.detect(asked, ENDLESS)
+    assert essence(cut.records) == essence(asked.records) and len(essence(asked.records)) == 2
+    assert judge.looks(cut) == []  # the blood cells have no halves
+    page = report.report(asked).read_text()
+    assert "insloc_c4 minus random:test_resnet" in page and "AP50: " in page
+
+
+def test_without_blood_cells_the_stage_says_so_and_goes_on_to_what_opens_half_b(
+    asked: plan.Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadRun, match="no finished run of insloc_c4 or moco_v2"):
+        detect.detect(asked, ENDLESS)
+    pretend(asked, "insloc_c4", 1)
+    with pytest.raises(BadRun, match=r"half B is looked at once.*of insloc_c4 there are 1"):
+        detect.detect(asked, ENDLESS)
+    assert "BCCD is left out" in capsys.readouterr().err
+    assert '"left_out": "detection/quick-c4"' in (asked.out / "log.jsonl").read_text() and judge.looks(asked) == []
+
+
+def test_blood_cells_are_found_where_they_are_unpacked_and_refused_where_they_were_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSLOC_DATA", str(tmp_path))
+    (tmp_path / "bccd").mkdir()
+    (tmp_path / "bccd" / "bccd.tar").touch()
+    assert reference_run.blood_cells(None, False) is None
+    with pytest.raises(InslocError, match="no boxes there"):
+        reference_run.blood_cells(tmp_path / "bccd", False)
+    (tmp_path / "bccd" / "Annotations").mkdir()
+    (tmp_path / "bccd" / "Annotations" / "a.xml").touch()
+    assert reference_run.blood_cells(None, False) == tmp_path / "bccd" == reference_run.blood_cells(tmp_path / "bccd", True)
+    assert reference_run.blood_cells(None, True) is None
 
 
 def test_half_b_opens_with_three_seeds_of_both_arms_and_leaves_a_trace(asked: plan.Asked) -> None:
@@ -164,7 +212,7 @@ def command(out: Path, *more: str) -> list[str]:
 
 def test_the_command_lists_its_stages_and_refuses_in_a_sentence(tmp_path: Path) -> None:
     listed = subprocess.run([*command(tmp_path)[:-1], "--list"], capture_output=True, text=True, timeout=60)
-    assert listed.returncode == 0 and "not built" in listed.stdout and len(listed.stdout.splitlines()) == len(plan.STAGES)
+    assert listed.returncode == 0 and "tin-low-10" in listed.stdout and len(listed.stdout.splitlines()) == len(plan.STAGES)
     for words, problem in ((("--stages", "maim"), "unknown stage 'maim'"), (("--time-limit", "soon"), "is no duration")):
         refused = subprocess.run(command(tmp_path, *words), capture_output=True, text=True, timeout=60)
         assert refused.returncode == 2 and refused.stderr.startswith("reference_run: ") and problem in refused.stderr
@@ -184,6 +232,9 @@ def test_the_dry_run_goes_through_every_stage_in_5_minutes(tmp_path: Path) -> No
     page = (out / "report.md").read_text()
     for words in ("insloc_fpn minus moco_v2", "half B", "regions/mosaic-b@1", "look 1:", "3 and 3 pretraining seeds"):
         assert words in page
+    for words in ("detection/quick-c4@1+scaled", "insloc_c4 minus random:test_resnet", "3 and 3 fine-tunings"):
+        assert words in page
+    assert [line["left_out"] for line in logged if "left_out" in line] == ["detection/quick-c4"]
     assert set(json.loads((out / "profile.json").read_text())) == set(plan.PRIMARY_ARMS)
 
 
