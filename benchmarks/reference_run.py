@@ -94,13 +94,16 @@ def default_data() -> Path:
 
 def blood_cells(given: Path | None, dry_run: bool) -> Path | None:
     """BCCD: the given folder, or INSLOC_DATA's where it is unpacked (never in a dry run). InslocError: none in the given."""
-    from insloc_hub.data.annotations import annotation_sources
-
-    if given is not None and not annotation_sources(given):
+    if given is not None and not unpacked(given):
         raise InslocError(f"--bccd {given}: no boxes there; give the folder that bccd.tar unpacks to (ImageSets, Annotations)")
     place = os.environ.get("INSLOC_DATA")
     found = Path(place) / "bccd" if place and not dry_run else None
-    return given or (found if found and annotation_sources(found) else None)
+    return given or (found if found and unpacked(found) else None)
+
+
+def unpacked(folder: Path) -> bool:
+    """Whether boxes lie in a folder: VOC's, as in bccd.tar, or COCO files. Without the readers, which import torch."""
+    return (folder / "Annotations").is_dir() or (folder / "annotations").is_dir()
 
 
 def open_folder(asked: Asked) -> None:

@@ -118,7 +118,7 @@ DRY = Setting(
     cells="detection/quick-c4",
     detection=("detection/quick-c4",),
     tuning=Tuning(steps=2, batch_size=1),
-    picture_limit=3,
+    picture_limit=2,
     precision="fp32",
     train_limit=24,
     test_limit=24,
