@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -38,6 +37,7 @@ from insloc_server.schema import (
 )
 from insloc_server.selftest import reference_of, selftest
 from insloc_server.settings import Settings
+from insloc_server.turns import Turns
 
 
 def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAPI:
@@ -51,8 +51,9 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
         model = extractor or load(settings.models[0], settings.device, settings.precision)
         engine = app.state.engine = Engine(model, settings, forwarder)
         app.state.models = Models(settings, engine)
-        app.state.metrics.watch(engine.name, model.sha256, lambda: float(engine.in_work), engine.oldest_s)
-        app.state.pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="insloc-decode")
+        app.state.metrics.watch(lambda: float(engine.in_work), engine.oldest_s)
+        engine.watch_batches(app.state.metrics.batches.observe)
+        app.state.turns = Turns(settings.decode_threads, "insloc-decode")
         engine.start()
         try:
             # Passed or not: /readyz says it from here on.
@@ -62,7 +63,7 @@ def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAP
         finally:
             await asyncio.to_thread(app.state.models.close)
             await asyncio.to_thread(engine.close)
-            app.state.pool.shutdown()
+            await asyncio.to_thread(app.state.turns.close)
 
     app = FastAPI(
         title="insloc-server",

@@ -31,6 +31,8 @@ class Compute:
     def __init__(self, batcher: Batcher) -> None:
         self.changed = threading.Condition()
         self.thread = threading.Thread(target=self._run, name="insloc-compute")
+        self.took: Callable[[int], object] = lambda images: None
+        """Told the size of each batch."""
         self._batcher = batcher
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._closing = False
@@ -96,6 +98,7 @@ class Compute:
             for one in expired:
                 one.payload[0].refuse(Refusal("deadline_exceeded", "the time for this answer ran out before its turn came"))
             if batch:
+                self.took(len(batch))
                 settle(batch)
 
 

@@ -27,7 +27,7 @@ async def embeddings(request: Request) -> Response:
     running_engine(request)  # or nothing is read
     async with Exchange(request) as exchange:
         await exchange.read()
-        images, ask = await exchange.aside(lambda: from_json(bytes(exchange.body.data), exchange.state.settings.max_images))
+        images, ask = await exchange.aside(lambda: from_json(exchange.body.data, exchange.state.settings.max_images))
         engine = running_engine(request, ask.model)
         want = engine.want(("pooled",), "eval", None, False, ask.encoding_format)
         answer = await exchange.compute(engine, images, None, want)

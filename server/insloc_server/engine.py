@@ -6,7 +6,7 @@ there on every image goes its own way, in whatever company is there (batcher.py)
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,10 @@ class Engine:
         self._warm_up()
         self.warm.set_result(None)
 
+    def watch_batches(self, took: Callable[[int], object]) -> None:
+        """Tell `took` the number of images of each batch, of all models of the thread."""
+        self._compute.took = took
+
     def close(self) -> None:
         """End the thread after the batch it is at; what still waits is refused."""
         self._compute.close()
@@ -166,9 +170,36 @@ class Engine:
             return future
         if place.images == 0:
             raise Refusal("bad_request", "there are no images")
+        return self.queue(list(self.prepare(images, boxes, want, place)), want, place)
+
+    def prepare(
+        self, images: Iterable[UInt8[Tensor, "3 _ _"] | Refusal], boxes: Any, want: Want, place: Place
+    ) -> Iterator[Item | Refusal]:
+        """The first part of `submit`, image by image as it is asked: network inputs and checked boxes. Refusal."""
         self._compute.check()
         self.warm.result()
-        job = Job(tuple(self._items(images, boxes, want, place)), want)
+        rows = None if boxes is None else count_boxes(boxes, place.images, self.settings)
+        pixels = 0
+        for index, image in enumerate(images):
+            try:
+                if isinstance(image, Refusal):
+                    raise image
+                item = self._item(image, index, None if rows is None else rows[index], want)
+            except Exception as error:
+                if not want.partial:
+                    raise
+                yield refusal_of(error)
+                continue
+            place.grow(item.input.nbytes)
+            pixels += item.input.shape[1] * item.input.shape[2]
+            if pixels > self.settings.max_request_input_pixels:
+                limit = self.settings.max_request_input_pixels
+                raise Refusal("bad_request", f"the network inputs have over {limit:,} pixels; send fewer images", limit=limit)
+            yield item
+
+    def queue(self, items: Sequence[Item | Refusal], want: Want, place: Place) -> "Future[Answer]":
+        """The second part of `submit`, with all that `prepare` gave; it takes no time. Refusal: answer_too_large, not_ready."""
+        job = Job(tuple(items), want)
         self._check_sizes([item for item in job.items if item is not None], want)
         self._compute.add(self._waiting(job, place))
         if not place.held:  # whoever asked has gone while we decoded
@@ -219,26 +250,6 @@ class Engine:
             for index, item in enumerate(job.items)
             if item is not None
         ]
-
-    def _items(self, images: Iterable[Any], boxes: Any, want: Want, place: Place) -> Iterator[Item | Refusal]:
-        rows = None if boxes is None else count_boxes(boxes, place.images, self.settings)
-        pixels = 0
-        for index, image in enumerate(images):
-            try:
-                if isinstance(image, Refusal):
-                    raise image
-                item = self._item(image, index, None if rows is None else rows[index], want)
-            except Exception as error:
-                if not want.partial:
-                    raise
-                yield refusal_of(error)
-                continue
-            place.grow(item.input.nbytes)
-            pixels += item.input.shape[1] * item.input.shape[2]
-            if pixels > self.settings.max_request_input_pixels:
-                limit = self.settings.max_request_input_pixels
-                raise Refusal("bad_request", f"the network inputs have over {limit:,} pixels; send fewer images", limit=limit)
-            yield item
 
     def _item(self, image: Tensor, index: int, rows: list[Any] | None, want: Want) -> Item:
         size_wh = (int(image.shape[2]), int(image.shape[1]))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -47,14 +47,16 @@ class Exchange:
         self.stages.mark("recv")
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """The outcome of `work`, done on a thread of the pool: what takes milliseconds must not hold up other requests."""
-        return await asyncio.get_running_loop().run_in_executor(self.state.pool, work)
+        """The outcome of `work`, done on another thread in this client's turn: milliseconds must not hold up others."""
+        (outcome,) = await self._in_turns((work() for _ in range(1)), 1)
+        return outcome
 
     async def compute(self, engine: Engine, images: Sequence[bytes], boxes: list[list[Any]] | None, want: Want) -> Answer:
         """What `want` asks of the images. Room is taken before they are decoded. Refusal, ClientDisconnect."""
         self._place = engine.take_place(len(images), self.request.scope["insloc_client"], self.until - time.monotonic())
         pixels = decoded(images, self.state.settings, partial=want.partial)
-        future = await self.aside(lambda: engine.submit(pixels, boxes, want, self._place))
+        items = await self._in_turns(engine.prepare(pixels, boxes, want, self._place), len(images))
+        future = engine.queue(items, want, self._place)
         self.stages.mark("decode")
         answer = await self._outcome(future)
         self.stages.add("queue", answer.queued_s)
@@ -67,6 +69,9 @@ class Exchange:
         data = await self.aside(make)
         self.stages.mark("encode")
         return data
+
+    async def _in_turns(self, steps: Iterator[T], count: int) -> list[T]:
+        return await asyncio.wrap_future(self.state.turns.take(self.request.scope["insloc_client"], steps, count))
 
     async def _outcome(self, future: "Future[Answer]") -> Answer:
         """Work that has not begun is dropped when the client goes away first (ClientDisconnect) or its time is over."""

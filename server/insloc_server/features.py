@@ -59,14 +59,14 @@ async def take_apart(exchange: Exchange, kind: str, query: RawQuery) -> tuple[li
         twice = [name for name in given if len(given.getlist(name)) > 1 and name not in REPEATS]
         if twice:
             raise Refusal("bad_request", f"{twice[0]} is given twice")
-        return [bytes(body)], from_query(query)
+        return [body], from_query(query)
     if given:
         place = "in the part `request`" if kind == FORM_TYPE else "beside `images`"
         raise Refusal("bad_request", f"options go {place}, not in the query")
     if kind == FORM_TYPE:
         form = await split_form(body, request.headers["content-type"], most)
         return form.images, from_part(form.request)
-    return await exchange.aside(lambda: from_json(bytes(body), most))
+    return await exchange.aside(lambda: from_json(body, most))
 
 
 def from_json(body: bytes, most: int) -> tuple[list[bytes], FeaturesRequest]:

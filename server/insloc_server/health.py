@@ -72,7 +72,8 @@ async def v2_model_ready(name: str, request: Request) -> dict[str, Any]:
 async def metrics(request: Request) -> Response:
     """Counters, in Prometheus's text format: of all workers together."""
     state = request.app.state
-    text = state.metrics.text()
+    loaded = [] if state.models is None else [(e.name, e.extractor.sha256) for e in state.models.loaded()]
+    text = state.metrics.text(loaded)
     if state.peers is not None and not state.peers.asks(request.scope):
         text = await gathered(state.peers, text)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

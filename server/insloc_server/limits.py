@@ -17,6 +17,7 @@ FORM_TYPE = "multipart/form-data"
 JSON_TYPE = "application/json"
 MAX_REQUEST_PART = MIB  # 1,024 boxes with all their digits are a tenth of it
 MAX_PART_HEADER = 4096
+BLOCK = 256 * 1024
 SLICE = 64 * 1024  # bytes that are parsed before others get a turn
 GRACE_S = 5.0  # before a body's rate is looked at
 ODD_STRIDE = 32  # whole:N rounds sides up to it
@@ -45,20 +46,31 @@ class Body:
     """A request's bytes and what they cost the budget; `release` when they are done with."""
 
     budget: Budget
-    data: bytearray = field(default_factory=bytearray)
-    charged: int = 0
+    data: bytes = b""
+    """All of it, once it is `whole`."""
+    size: int = 0
+    # One growing buffer would move and be there twice; as many objects as chunks would be larger than what is in them.
+    blocks: list[bytearray] = field(default_factory=list)
 
     def add(self, chunk: bytes) -> None:
         """Keep `chunk`. Refusal: overloaded."""
         self.budget.charge(len(chunk))
-        self.charged += len(chunk)
-        self.data += chunk
+        self.size += len(chunk)
+        if not self.blocks or len(self.blocks[-1]) >= BLOCK:
+            self.blocks.append(bytearray())
+        self.blocks[-1] += chunk
+
+    def whole(self) -> None:
+        """Nothing more comes."""
+        self.data = b"".join(self.blocks)
+        self.blocks.clear()
 
     def release(self) -> None:
         """Let the bytes go; a second time does nothing."""
-        self.budget.release(self.charged)
-        self.charged = 0
-        self.data = bytearray()
+        self.budget.release(self.size)
+        self.size = 0
+        self.data = b""
+        self.blocks.clear()
 
 
 @dataclass(slots=True)
@@ -103,16 +115,17 @@ async def read_body(request: Request, body: Body, settings: Settings) -> None:
     try:
         async with asyncio.timeout_at(min(last, start + GRACE_S)) as clock:
             async for chunk in request.stream():
-                if len(body.data) + len(chunk) > most:
+                if body.size + len(chunk) > most:
                     raise too_large
                 body.add(chunk)
-                clock.reschedule(min(last, start + GRACE_S + len(body.data) / settings.min_body_rate))
+                clock.reschedule(min(last, start + GRACE_S + body.size / settings.min_body_rate))
     except TimeoutError:
         rate = f"{settings.min_body_rate:,} bytes a second"
         detail = f"the body did not arrive within {settings.body_timeout_s:g} s, or with less than {rate}"
         raise Refusal("receive_timeout", detail) from None
-    if not body.data:
+    if not body.size:
         raise empty_body()
+    body.whole()
 
 
 def empty_body() -> Refusal:
@@ -120,7 +133,7 @@ def empty_body() -> Refusal:
     return Refusal("empty_body", "the request needs a body: an image, a form with a part `image`, or JSON")
 
 
-async def split_form(body: bytes | bytearray, content_type: str, max_images: int) -> Form:
+async def split_form(body: bytes, content_type: str, max_images: int) -> Form:
     """Parts of a multipart body, kept in memory, in their order. Refusal: bad_form.
 
     Names are closed: `image` (repeats) and `request` (at most once).

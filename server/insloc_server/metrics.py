@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.requests import ClientDisconnect
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 ROUTES = ("/v1/features", "/v1/embeddings", "/v1/models", "/livez", "/startupz", "/readyz", "/metrics", "/openapi.json", "/v2")
 STAGES = ("recv", "decode", "queue", "infer", "encode")
+SIZES = (1, 2, 4, 8, 16, 32)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BUSY = ("overloaded", "rate_limited", "not_ready", "too_many_connections", "deadline_exceeded", "out_of_memory")
 QUIET = ("/livez", "/startupz", "/readyz", "/metrics", "/v2")  # asked every few seconds; logged if something is wrong
@@ -52,12 +53,14 @@ class Metrics:
         self.restarts = Gauge("insloc_worker_restarts_total", "Workers that died and were replaced.", registry=self.registry)
         self.dropped = Gauge("insloc_log_lines_dropped", "Log lines that could not be written.", registry=self.registry)
         self.dropped.set_function(lambda: float(Lines.dropped))
-        self.model = Gauge("insloc_model_info", "The model that is served.", ["model", "revision"], registry=self.registry)
+        self.batches = Histogram(
+            "insloc_batch_images", "Images that were computed together.", buckets=SIZES, registry=self.registry
+        )
+        self.model = Gauge("insloc_model_info", "A model that is loaded.", ["model", "revision"], registry=self.registry)
         ProcessCollector(registry=self.registry)
 
-    def watch(self, model: str, sha256: str, in_work: Callable[[], float], oldest_s: Callable[[], float]) -> None:
-        """Name the model, and read the queue from here on."""
-        self.model.labels(model, sha256).set(1)
+    def watch(self, in_work: Callable[[], float], oldest_s: Callable[[], float]) -> None:
+        """Read the queue from here on."""
         self.in_work.set_function(in_work)
         self.oldest.set_function(oldest_s)
 
@@ -70,8 +73,11 @@ class Metrics:
         """A connection was answered and closed before there was a whole request."""
         self.requests.labels("other", code).inc()
 
-    def text(self) -> bytes:
-        """Everything, in Prometheus's text format."""
+    def text(self, loaded: Iterable[tuple[str, str]] = ()) -> bytes:
+        """Everything, in Prometheus's text format, with the name and the sha256 of each model that is loaded now."""
+        self.model.clear()
+        for name, sha256 in loaded:
+            self.model.labels(name, sha256).set(1)
         return generate_latest(self.registry)
 
 

@@ -2,7 +2,8 @@
 
 The rule of serving.md 3 and 6.6: what is ahead must be computed within a share of the deadline, by the running cost; but
 two batches are always let in, and one stall does not count for more than three times the usual, so that nothing is
-refused below capacity.
+refused below capacity. Where two batches are more than can be answered in time, the first that runs out of time shows it:
+then the estimate was not too dark, and decides alone for a while.
 """
 
 import math
@@ -19,6 +20,9 @@ SMOOTHING = 0.2  # share of the newest batch in the running cost
 SAMPLES = 16  # whose median a new one is held against
 LARGEST_SAMPLE = 3.0  # times the median
 LONGEST_RETRY_S = 30
+LATE_S = 10.0  # how long the floor is off after somebody was not answered in time
+FEASIBLE = 4.0  # times what its own images take; who asks for less time is late for no fault of ours
+HAIR_S = 0.02  # an answer given up this shortly before its end was given up at its end
 
 
 class Pace:
@@ -48,7 +52,7 @@ class Held:
 
 
 class Room:
-    """The house: `images` and `size` (bytes) bound what is in it; `floor` images are let in whatever the pace is.
+    """The house: `images` and `size` (bytes) bound what is in it; `floor` images are let in whatever the pace seems to be.
 
     A client told apart by name (not "") who is not alone gets half of it, and a newcomer gets in beside a full house up to
     his part of the other half: nobody can fill it for others. An empty house takes any request.
@@ -60,6 +64,7 @@ class Room:
         self.in_work = Held()
         self.pace = Pace()
         self._clients: dict[str, Held] = {}
+        self._late = -math.inf  # when a request last left after its time
         self._lock = threading.Lock()
 
     def take(self, images: int, client: str, within_s: float) -> "Place":
@@ -70,13 +75,14 @@ class Room:
             others = [held.images for name, held in self._clients.items() if name != client]
             ahead = own.images + sum(min(theirs, own.images + images) for theirs in others)  # turns go round
             wait_s = ahead * self.pace.seconds
-            if ahead + images > self.floor and wait_s > SHARE_OF_DEADLINE * within_s:
+            floor = self.floor if time.monotonic() - self._late > LATE_S else 0
+            if ahead and ahead + images > floor and wait_s > SHARE_OF_DEADLINE * within_s:
                 raise self._refusal(
                     "overloaded", f"{ahead} images are ahead, about {wait_s:.1f} s of the {within_s:g} s there are"
                 )
             self._clients[client] = own
             self._add(own, images=images)
-        return Place(self, client, images, time.monotonic() + within_s)
+        return Place(self, client, images, within_s)
 
     def grow(self, place: "Place", size: int) -> None:
         """`size` bytes more are held for `place`, if it is still held. Refusal, as in `take`."""
@@ -92,6 +98,10 @@ class Room:
         with self._lock:
             if place.held:
                 place.held = False
+                now = time.monotonic()
+                feasible = place.within_s > FEASIBLE * place.images * self.pace.seconds
+                if feasible and now > place.expires - HAIR_S:
+                    self._late = now
                 own = self._clients[place.client]
                 self._add(own, images=-place.images, size=-place.size)
                 if own.images == 0:
@@ -122,10 +132,12 @@ class Room:
 class Place:
     """A request's room, from before its images are decoded until its answer is built."""
 
-    def __init__(self, room: Room, client: str, images: int, expires: float) -> None:
+    def __init__(self, room: Room, client: str, images: int, within_s: float) -> None:
         self.client = client
         self.images = images
-        self.expires = expires
+        self.within_s = within_s
+        """Time to answer."""
+        self.expires = time.monotonic() + within_s
         """By the monotonic clock."""
         self.size = 0
         """Bytes of network inputs so far."""

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from wire import Load, command, connect, head, read, status, upload, wait_for
+from wire import Load, command, connect, head, read, said_since, status, upload, wait_for
 
 
 def check_idle(pid):
@@ -50,7 +50,7 @@ def test_a_server_that_is_told_to_end_says_so_and_loses_no_request(png, tmp_path
         assert process.wait(15) == 0
         for thread in [thread for load in loads for thread in load.threads]:
             thread.join(10)
-        assert process.stderr.read() == ""
+        assert said_since(tmp_path) == []
     for load in loads:
         assert (load.lost, load.statuses) == ([], {200})
 

@@ -1,22 +1,22 @@
 """Hours and rushes: flat memory, nothing accepted lost, every request reconciled with its line in the log."""
 
-import io
 import json
-import logging
 import os
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from wire import QUICK, Load, command, connect, head, metric, read, status
+from open_loop import send_by_plan
+from wire import QUICK, Load, ask, command, metric, said_since, status
 
-from insloc_server.logs import configure
 from insloc_server.serve import running
 
 SOAK_S = float(os.environ.get("INSLOC_TEST_SOAK_S", "600"))
 RUSH_S = float(os.environ.get("INSLOC_TEST_RUSH_S", "60"))
+COSTLY = "/v1/features?transform=whole:224"  # the model, and not the client, is what is short
+DEADLINE_MS = 1000
+CODES = {200: "ok", 429: "overloaded", 504: "deadline_exceeded"}
 MOST_GROWTH = 48 * 1024 * 1024
 
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
@@ -58,74 +58,47 @@ def test_ten_minutes_of_steady_use_leave_memory_flat(tmp_path, png):
     assert growth < MOST_GROWTH
 
 
-@pytest.fixture
-def lines():
-    """The process's log as JSON lines, until the test ends."""
-    root, loud = logging.getLogger(), logging.getLogger("insloc_server.requests")
-    before = root.handlers[:], root.level, loud.level, logging.getLogger("uvicorn").level
-    stream = io.StringIO()
-    configure("json", stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    root.handlers, root.level = before[0], before[1]
-    loud.setLevel(before[2])
-    logging.getLogger("uvicorn").setLevel(before[3])
-
-
 def rush(url, png, seconds):
-    """Twice what the server can do, sent by plan and not by its answers: the status of each request, the lost, the rest."""
-    warm = Load(url, png, 4, keep=True)
-    time.sleep(1)
-    before = warm.answered
+    """Twice what the server can do, sent by plan and not by its answers; then one more, as soon as the last one has ended."""
+    warm = Load(url, png, 12, keep=True, path=COSTLY)  # more than a batch: the server always has work
     time.sleep(2)
-    rate = min(200.0, max(10.0, warm.answered - before))  # answers of two seconds, to be asked in one
+    before = warm.answered
+    time.sleep(3)
+    rate = 2 * (warm.answered - before) / 3
     warm.stop.set()
     for thread in warm.threads:
         thread.join(30)
-    got, lost, lock = {}, [], threading.Lock()
-
-    def one(name):
-        fields = {"x_request_id": name, "x_deadline_ms": 1000, "content_type": "image/png", "content_length": len(png)}
-        try:
-            with connect(url, 30) as connection:
-                connection.sendall(head("POST", QUICK, **fields) + png)
-                answered, headers, _ = read(connection)
-            assert answered != 429 or int(headers["retry-after"]) >= 1
-            with lock:
-                got[name] = answered
-        except Exception as error:
-            with lock:
-                lost.append(repr(error))
-
-    threads = [threading.Thread(target=one, args=(f"r{i}",)) for i in range(int(rate * seconds))]
+    sent = send_by_plan(url + COSTLY, png, [n / rate for n in range(int(rate * seconds))], x_deadline_ms=DEADLINE_MS)
     start = time.monotonic()
-    for i, thread in enumerate(threads):
-        time.sleep(max(0.0, start + i / rate - time.monotonic()))
-        thread.start()
-    for thread in threads:
-        thread.join(60 + seconds)
-    start = time.monotonic()
-    one("after")
-    assert got["after"] == 200 and time.monotonic() - start < 2 and status(url, "/readyz") == 200
-    return got, lost
+    assert ask(url, png, QUICK, **{"x-request-id": "after"})
+    assert time.monotonic() - start < 2 and status(url, "/readyz") == 200
+    return sent
 
 
-def check_rush(url, png, seconds, lines):
-    got, lost = rush(url, png, seconds)
-    assert lost == [] and Counter(got.values())[200] > len(got) / 5
+def check_rush(folder, png, seconds):
+    """Nothing is lost, what is accepted is in time, what is refused says when to come again; the log has a line for each."""
+    with command(folder, "--drain-delay-s", "0", "--log-format", "json", "--queue-images", "16") as (process, url):
+        sent = rush(url, png, seconds)
+        process.terminate()
+        assert process.wait(20) == 0
+    assert sent.lost == []
+    got = Counter(sent.statuses.values())
+    assert set(got) <= set(CODES) and got[200] > len(sent.statuses) / 5 and got[429] > len(sent.statuses) / 10
+    in_time = sorted(sent.seconds[name] for name, answered in sent.statuses.items() if answered == 200)
+    assert in_time[int(0.99 * len(in_time))] < DEADLINE_MS / 1000 + 0.5
+    assert {name for name, answered in sent.statuses.items() if answered == 429} == set(sent.retry_after)
+    assert min(sent.retry_after.values()) >= 1
     logged = {}
-    for line in lines():
-        if line["logger"] == "insloc_server.requests":
+    for line in map(json.loads, said_since(folder)):
+        if line["logger"] == "insloc_server.requests" and line["request"].startswith("r"):
             logged.setdefault(line["request"], []).append(line["code"])
-    codes = {200: "ok", 429: "overloaded", 504: "deadline_exceeded"}
-    assert {name: [codes.get(answered)] for name, answered in got.items()} == {name: logged.get(name) for name in got}
+    assert {name: [CODES[answered]] for name, answered in sent.statuses.items()} == logged
 
 
-def test_a_short_rush_loses_nothing_and_the_log_accounts_for_all(extractor, make_settings, png, lines):
-    with running(make_settings(queue_images=16), extractor) as url:
-        check_rush(url, png, 2, lines)
+def test_a_short_rush_loses_nothing_and_the_log_accounts_for_all(tmp_path, png):
+    check_rush(tmp_path, png, 3)
 
 
 @pytest.mark.slow
-def test_a_minute_of_twice_the_capacity_loses_nothing_and_the_log_accounts_for_all(extractor, make_settings, png, lines):
-    with running(make_settings(queue_images=16), extractor) as url:
-        check_rush(url, png, RUSH_S, lines)
+def test_a_minute_of_twice_the_capacity_loses_nothing_and_the_log_accounts_for_all(tmp_path, png):
+    check_rush(tmp_path, png, RUSH_S)

@@ -39,9 +39,8 @@ def test_what_waits_beyond_its_deadline_is_never_computed(slow, png):
     first.start()
     assert gate.reached.wait(30)
     before = gate.forwards
-    for _ in range(3):
-        late = client.post("/v1/features", content=png, headers={**KIND, "x-deadline-ms": "50"})
-        assert late.status_code == 504
+    late = [client.post("/v1/features", content=png, headers={**KIND, "x-deadline-ms": "50"}).status_code for _ in range(3)]
+    assert late[0] == 504 and set(late) <= {504, 429}  # after the first, the others may be refused at once
     gate.open.set()
     first.join(30)
     assert client.get("/readyz").status_code == 200 and gate.forwards == before

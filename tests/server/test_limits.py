@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from insloc_server.app import create_app
-from insloc_server.limits import Body, Budget, check_input, split_form
+from insloc_server.limits import BLOCK, Body, Budget, check_input, split_form
 from insloc_server.problems import Refusal
 
 TYPE = "multipart/form-data; boundary=xyz"
@@ -119,13 +119,24 @@ def test_bytes_in_work_are_counted_together_and_given_back(small, png):
     assert budget.held == 0
 
 
+def test_a_body_in_many_pieces_is_held_in_few():
+    body = Body(Budget(BLOCK * 4))
+    for _ in range(3000):
+        body.add(b"x" * 100)
+    assert (len(body.blocks), body.size) == (2, 300_000)
+    body.whole()
+    assert body.data == b"x" * 300_000 and body.blocks == []
+
+
 def test_a_body_is_released_once():
     budget = Budget(10)
     body = Body(budget)
     body.add(b"123456")
     with pytest.raises(Refusal):
         body.add(b"12345")
-    assert (budget.held, bytes(body.data)) == (6, b"123456")
+    body.add(b"7")
+    body.whole()
+    assert (budget.held, body.data) == (7, b"1234567")
     body.release()
     body.release()
     assert budget.held == 0

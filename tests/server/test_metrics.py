@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from insloc_server.app import create_app
-from insloc_server.metrics import route_of
+from insloc_server.metrics import Metrics, route_of
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def samples(client):
 
 
 def test_requests_images_and_boxes_are_counted(fresh, png, post, post_raw, extractor):
+    before = samples(fresh)[("insloc_batch_images_sum",)]  # the selftest's own
     post(fresh, [png, png], boxes=[[[0, 0, 9, 9]], [[0, 0, 9, 9], [1, 1, 5, 5]]], transform="whole:32")
     post_raw(fresh, png, boxes=[[9, 9, 0, 0]])
     fresh.get("/wp-login.php?a=1")
@@ -36,6 +37,7 @@ def test_requests_images_and_boxes_are_counted(fresh, png, post, post_raw, extra
     assert found[("insloc_request_seconds_count", ("route", "/v1/features"))] == 2
     assert found[("insloc_stage_seconds_count", ("stage", "infer"))] == 1
     assert found[("insloc_model_info", ("model", "random:resnet18@1"), ("revision", extractor.sha256))] == 1
+    assert found[("insloc_batch_images_sum",)] - before == 2
     assert found[("insloc_queue_bytes",)] == 0 and found[("insloc_cancelled_total",)] == 0
     assert found[("insloc_queue_images",)] == 0 and found[("insloc_queue_oldest_seconds",)] == 0
     assert found[("process_resident_memory_bytes",)] > 1e7
@@ -49,6 +51,13 @@ def test_what_a_client_writes_becomes_no_label(fresh, png):
     after = {key for key in samples(fresh) if key[0] == "insloc_requests_total"}
     assert len(after - before) <= 4
     assert not re.search(r"name\d|id\d|path\d|VERB", str(after))
+
+
+def test_each_model_that_is_loaded_now_has_its_line():
+    metrics = Metrics()
+    assert metrics.text([("a", "1"), ("b", "2")]).count(b"insloc_model_info{") == 2
+    assert b'insloc_model_info{model="b",revision="2"} 1.0' in metrics.text([("b", "2")]).splitlines()
+    assert b'model="a"' not in metrics.text([("b", "2")])
 
 
 def test_the_gauge_shows_what_is_in_work(gated, make_settings, png, post):

@@ -1,9 +1,11 @@
 """Who may come in: counts, bytes, shares and waits; nothing is refused below capacity."""
 
+import time
+
 import pytest
 
 from insloc_server.problems import Refusal
-from insloc_server.room import LONGEST_RETRY_S, Pace, Room
+from insloc_server.room import LATE_S, LONGEST_RETRY_S, Pace, Room
 
 
 def room(images=64, size=1000, floor=16, seconds=0.01):
@@ -105,3 +107,29 @@ def test_who_is_not_told_apart_has_the_whole_house():
         house.take(1, "", 10)
     refused("overloaded", house.take, 1, "", 10)
     assert house.in_work.images == 16
+
+
+def test_the_floor_is_off_for_a_while_after_somebody_was_not_answered_in_time():
+    house = room(floor=16, seconds=0.001)
+    in_time, late, hasty = house.take(1, "", 60), house.take(1, "", 0.01), house.take(1, "", 0.001)
+    house.pace.seconds = 0.002
+    in_time.release()
+    time.sleep(0.02)
+    hasty.release()  # nobody could have answered it
+    house.pace.seconds, usual = 1000.0, house.pace.seconds
+    house.take(1, "", 10)  # the floor
+    house.pace.seconds = usual
+    late.release()
+    house.pace.seconds = 1000.0
+    refused("overloaded", house.take, 1, "", 10)
+    house._late -= LATE_S
+    house.take(1, "", 10)
+
+
+def test_an_empty_house_takes_a_request_even_after_one_was_late():
+    house = room(floor=16, seconds=0.001)
+    late = house.take(1, "", 0.01)
+    time.sleep(0.02)
+    late.release()
+    house.pace.seconds = 1000.0
+    house.take(1, "", 10)

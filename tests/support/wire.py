@@ -95,20 +95,30 @@ def status(url: str, path: str) -> int:
 
 @contextmanager
 def command(folder: Path, *words: str, model: str = "random:resnet18@1") -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`insloc-server` in a process of its own, which must have ended when the block does: the process and its URL."""
+    """`insloc-server` in a process of its own, which must have ended when the block does: the process and its URL.
+
+    What it says is in FOLDER/server.log: a pipe that nobody reads would fill and stop it.
+    """
     line = [sys.executable, "-m", "insloc_server.cli", "--model", model, "--port", "0", "--device", "cpu", *words]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
-        assert process.stderr is not None
-        said = process.stderr.readline() + process.stderr.readline()
-        assert f"serving {model} at http://127.0.0.1:" in said, said
-        url = said.split(" at ")[1].split()[0].rstrip('"},\n')
+    log = folder / "server.log"
+    with log.open("wb") as stderr, subprocess.Popen(line, stderr=stderr, text=True, cwd=folder) as process:
         try:
+            wait_for(lambda: process.poll() is not None or f"serving {model} at" in log.read_text(), 200)
+            said = log.read_text()
+            assert f"serving {model} at http://127.0.0.1:" in said, said
+            url = said.split(" at ")[1].split()[0].rstrip('"},\n')
             wait_for(lambda: status(url, "/readyz") == 200, 60)
             yield process, url
             assert process.poll() is not None
         finally:
             process.kill()
     assert status(url, "/livez") == 0
+
+
+def said_since(folder: Path) -> list[str]:
+    """The lines that `command` has written to its log since it serves."""
+    lines = (folder / "server.log").read_text(encoding="utf-8").splitlines()
+    return lines[1 + next(number for number, line in enumerate(lines) if "serving " in line) :]
 
 
 def metric(url: str, name: str) -> float | None:
@@ -129,8 +139,8 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
 class Load:
     """Clients that ask until they are turned away, or `stop` is set; every request is counted, with what became of it."""
 
-    def __init__(self, url: str, png: bytes, clients: int, keep: bool) -> None:
-        self.url, self.png, self.keep = url, png, keep
+    def __init__(self, url: str, png: bytes, clients: int, keep: bool, path: str = QUICK) -> None:
+        self.url, self.png, self.keep, self.path = url, png, keep, path
         self.answered, self.lost = 0, list[str]()
         self.statuses = set[int]()
         self.lock, self.stop = threading.Lock(), threading.Event()
@@ -147,7 +157,7 @@ class Load:
             except OSError:
                 return  # turned away at the door
             try:
-                connection.request("POST", QUICK, self.png, {"content-type": "image/png"})
+                connection.request("POST", self.path, self.png, {"content-type": "image/png"})
                 response = connection.getresponse()
                 response.read()
             except OSError as error:
