@@ -37,23 +37,25 @@ from insloc_server.schema import (
 )
 from insloc_server.selftest import reference_of, selftest
 from insloc_server.settings import Settings
+from insloc_server.threads import apart, single_threaded
 from insloc_server.turns import Turns
 
 
 def create_app(settings: Settings, extractor: Extractor | None = None) -> FastAPI:
     """The server as an ASGI app. The model is `extractor`, or is loaded when the app starts. InslocError."""
-    forwarder = None if extractor is None else make_forwarder(extractor, settings.engine)
+    forwarder = None if extractor is None else apart(lambda: make_forwarder(extractor, settings.engine))
     if len(settings.models) > 1:
         named(settings.models)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        model = extractor or load(settings.models[0], settings.device, settings.precision)
-        engine = app.state.engine = Engine(model, settings, forwarder)
+        model = extractor or apart(lambda: load(settings.models[0], settings.device, settings.precision))
+        computed_by = forwarder or apart(lambda: make_forwarder(model, settings.engine))
+        engine = app.state.engine = Engine(model, settings, computed_by)
         app.state.models = Models(settings, engine)
         app.state.metrics.watch(lambda: float(engine.in_work), engine.oldest_s)
         engine.watch_batches(app.state.metrics.batches.observe)
-        app.state.turns = Turns(settings.decode_threads, "insloc-decode")
+        app.state.turns = Turns(settings.decode_threads, "insloc-decode", single_threaded)
         engine.start()
         try:
             # Passed or not: /readyz says it from here on.

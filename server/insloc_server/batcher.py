@@ -57,13 +57,18 @@ class Batcher:
         """When the image came that has waited longest; None: none waits."""
         return min((line[0].since for line in self._all()), default=None)
 
-    def take(self, now: float) -> tuple[list[Waiting], list[Waiting]]:
-        """The next batch, of one model and one key; and what has expired meanwhile. What is gone is dropped in silence."""
+    def take(self, now: float, busy: int = 0, idle: int = 1) -> tuple[list[Waiting], list[Waiting]]:
+        """The next batch, of one model and one key; and what has expired meanwhile. What is gone is dropped in silence.
+
+        `busy` others are being computed; `idle` may be, this one among them: what waits is for all of them. While several
+        clients come, there is one at a time: a second would take half of the cores from it.
+        """
         expired = self._drop(now)
-        if not self._lines:
+        competing = self._competing(now)
+        if not self._lines or (competing and busy):
             return [], expired
         model = next(iter(self._lines))
-        batch = self._joined(self._lines[model], self._competing(now))
+        batch = self._joined(self._lines[model], competing, min(self.most, -(-len(self) // idle)))
         self._last = list(dict.fromkeys(one.client for one in batch))
         self._to_the_end(model, self._last)
         return batch, expired
@@ -78,18 +83,18 @@ class Batcher:
         self._seen = {client: when for client, when in self._seen.items() if now - when < COMPETING_S}
         return not self.joint and len(self._seen) > 1
 
-    def _joined(self, lines: dict[str, deque[Waiting]], competing: bool) -> list[Waiting]:
+    def _joined(self, lines: dict[str, deque[Waiting]], competing: bool, most: int) -> list[Waiting]:
         """One image of each client in turn, again and again, as long as there are images of the first one's key."""
         order: Sequence[str] = list(lines)
         if competing:
             order = [client for client in order if client not in self._last] or order[:1]
         key = lines[order[0]][0].key
         batch: list[Waiting] = []
-        while len(batch) < self.most:
+        while len(batch) < most:
             before = len(batch)
             for client in order:
                 found = next((one for one in lines[client] if one.key == key), None)
-                if found is not None and len(batch) < self.most:
+                if found is not None and len(batch) < most:
                     lines[client].remove(found)
                     batch.append(found)
             if competing or len(batch) == before:

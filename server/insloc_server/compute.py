@@ -1,4 +1,8 @@
-"""The one thread of a device: takes the next batch as soon as it is free, hands it to its model, and outlives all of it."""
+"""A device's lanes: threads that take the next batch as soon as they are free, hand it to its model, and outlive all of it.
+
+An accelerator has one lane. A CPU has two: two images on half the cores each are done sooner than one after the other on
+all of them (docs/speed.md). A lane that is alone has all cores.
+"""
 
 import logging
 import threading
@@ -6,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, runtime_checkable
+
+import torch
 
 from insloc_hub.errors import InslocError
 from insloc_server.batcher import Batcher, Waiting
@@ -26,23 +32,30 @@ class Runner(Protocol):
 
 
 class Compute:
-    """A device's thread and its queue. `start` it, `close` it; between the two any thread may `add` and `call`."""
+    """A device's queue and its lanes. `start` it, `close` it; between the two any thread may `add` and `call`.
 
-    def __init__(self, batcher: Batcher) -> None:
+    `cores` are torch's threads of a lane that is alone; lanes that work at the same time share them.
+    """
+
+    def __init__(self, batcher: Batcher, lanes: int = 1, cores: int = 1) -> None:
         self.changed = threading.Condition()
-        self.thread = threading.Thread(target=self._run, name="insloc-compute")
-        self.took: Callable[[int], object] = lambda images: None
-        """Told the size of each batch."""
+        self.threads = [threading.Thread(target=self._run, args=(n,), name=f"insloc-compute-{n}") for n in range(lanes)]
+        self.took: Callable[[int, float], object] = lambda images, seconds: None
+        """Told the size of each batch, and the seconds since the one before it was done or, after a pause, this one began."""
         self._batcher = batcher
+        self._cores = cores
+        self._busy: set[int] = set()
+        self._since = 0.0
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._closing = False
 
     def start(self) -> None:
-        """Start the thread."""
-        self.thread.start()
+        """Start the lanes."""
+        for thread in self.threads:
+            thread.start()
 
     def close(self) -> None:
-        """End the thread after the batch it is at; what still waits is refused."""
+        """End the lanes after the batches they are at; what still waits is refused."""
         stopping = Refusal("not_ready", "the server is stopping")
         with self.changed:
             self._closing = True
@@ -53,8 +66,9 @@ class Compute:
         for _, future in calls:
             if future.set_running_or_notify_cancel():
                 future.set_exception(stopping)
-        if self.thread.ident is not None:
-            self.thread.join()
+        for thread in self.threads:
+            if thread.ident is not None:
+                thread.join()
 
     def add(self, waiting: Sequence[Waiting]) -> None:
         """Queue images, all or none. Refusal: not_ready."""
@@ -65,7 +79,7 @@ class Compute:
             self.changed.notify_all()
 
     def call(self, work: Callable[[], Any]) -> "Future[Any]":
-        """Done by the thread when it is next between two batches. Refusal: not_ready."""
+        """Done by the lane that is next between two batches. Refusal: not_ready."""
         future: Future[Any] = Future()
         with self.changed:
             self.check()
@@ -80,26 +94,53 @@ class Compute:
             return 0.0 if since is None else time.monotonic() - since
 
     def check(self) -> None:
-        """Refusal: not_ready, where the thread does not run."""
-        if self._closing or not self.thread.is_alive():
+        """Refusal: not_ready, where a lane does not run."""
+        if self._closing or not all(thread.is_alive() for thread in self.threads):
             raise Refusal("not_ready", "the compute thread does not run")
 
-    def _run(self) -> None:
+    def _run(self, lane: int) -> None:
         while True:
             with self.changed:
-                while not (self._closing or self._calls or len(self._batcher)):
+                batch, expired, calls = self._take(lane)
+                while not (batch or expired or calls or self._closing):
                     self.changed.wait()
+                    batch, expired, calls = self._take(lane)
                 if self._closing:
                     return
-                calls, self._calls = self._calls, []
-                batch, expired = self._batcher.take(time.monotonic())
+                share = self._begin(lane) if batch else 0
             for work, future in calls:
                 done(work, future)
             for one in expired:
                 one.payload[0].refuse(Refusal("deadline_exceeded", "the time for this answer ran out before its turn came"))
             if batch:
-                self.took(len(batch))
+                exact = any(one.payload[0].want.deterministic for one in batch)
+                torch.set_num_threads(self._cores if exact else share)  # of this thread alone
                 settle(batch)
+                with self.changed:
+                    seconds = self._end(lane)
+                    self.changed.notify_all()
+                self.took(len(batch), seconds)
+
+    def _take(self, lane: int) -> tuple[list[Waiting], list[Waiting], list[tuple[Callable[[], Any], "Future[Any]"]]]:
+        # The first lane that is free: torch's helpers of the one before would still spin.
+        if self._closing or any(other not in self._busy for other in range(lane)):
+            return [], [], []
+        calls, self._calls = self._calls, []
+        return *self._batcher.take(time.monotonic(), len(self._busy), len(self.threads) - len(self._busy)), calls
+
+    def _begin(self, lane: int) -> int:
+        """A lane begins a batch; how many cores are its part."""
+        if not self._busy:
+            self._since = time.monotonic()
+        self._busy.add(lane)
+        alone = len(self._busy) == 1 and len(self._batcher) == 0
+        return self._cores if alone else max(1, self._cores // len(self.threads))
+
+    def _end(self, lane: int) -> float:
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        self._busy.remove(lane)
+        return seconds
 
 
 def done(work: Callable[[], Any], future: "Future[Any]") -> None:

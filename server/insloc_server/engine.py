@@ -5,7 +5,6 @@ there on every image goes its own way, in whatever company is there (batcher.py)
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -49,12 +48,15 @@ def model_id(spec: str) -> str:
 
 
 def new_compute(device: torch.device, settings: Settings) -> Compute:
-    """The thread of a device, with its queue."""
-    return Compute(Batcher(settings.batch_images, joint=device.type != "cpu"))
+    """The lanes of a device, with their queue."""
+    on_cpu = device.type == "cpu"
+    cores = torch.get_num_threads()
+    lanes = settings.lanes or (2 if on_cpu and cores > 1 else 1)
+    return Compute(Batcher(settings.batch_images, joint=not on_cpu), lanes, cores)
 
 
 class Engine:
-    """An extractor, the room before it and the thread that it shares with the other models of its device.
+    """An extractor, the room before it and the lanes that it shares with the other models of its device.
 
     `start` it, `close` it; between the two it serves any thread. One `beside` another has that one's room and thread, and
     is neither started nor closed: it needs its `warm_up` alone.
@@ -76,9 +78,11 @@ class Engine:
         self.pooled = 0
         self.warm: Future[None] = Future()
         self._compute: Compute = new_compute(extractor.device, settings) if beside is None else beside._compute
+        if beside is None:
+            self.watch_batches(lambda images: None)
 
     def start(self) -> None:
-        """Start the thread; its first work is a warm-up forward, whose outcome is `warm`."""
+        """Start the lanes; their first work is a warm-up forward, whose outcome is `warm`."""
         self._compute.start()
         self.warm = self._compute.call(self._warm_up)
 
@@ -88,8 +92,13 @@ class Engine:
         self.warm.set_result(None)
 
     def watch_batches(self, took: Callable[[int], object]) -> None:
-        """Tell `took` the number of images of each batch, of all models of the thread."""
-        self._compute.took = took
+        """Tell `took` the number of images of each batch, of all models of the device."""
+
+        def paced(images: int, seconds: float) -> None:
+            self.room.pace.took(seconds, images)
+            took(images)
+
+        self._compute.took = paced
 
     def close(self) -> None:
         """End the thread after the batch it is at; what still waits is refused."""
@@ -214,7 +223,6 @@ class Engine:
 
     def compute(self, jobs: Sequence[tuple[Job, Item]]) -> list[dict[str, Tensor] | Refusal]:
         """What each image gave; all have inputs of one shape and want the same of the network. For the thread only."""
-        start = time.monotonic()
         want = jobs[0][0].want
         strides = [want.stride] if want.needs_map else []
         inputs = torch.stack([item.input for _, item in jobs])
@@ -231,7 +239,6 @@ class Engine:
             outcomes.append(
                 taken if finite else Refusal("inference_failed", "the model gave values that are no finite numbers")
             )
-        self.room.pace.took(time.monotonic() - start, len(jobs))
         return outcomes
 
     def _waiting(self, job: Job, place: Place) -> list[Waiting]:

@@ -72,7 +72,7 @@ class Job:
         self._tensors: list[dict[str, Tensor]] = [{} for _ in items]
         self._left = sum(item is not None for item in self.items)
         self._began: float | None = None
-        self._lock = threading.Lock()  # several devices may work for one server
+        self._lock = threading.Lock()  # lanes may be at the same request
         if self._left == 0:
             self._finish()
 
@@ -97,12 +97,15 @@ class Job:
 
     def refuse(self, error: Refusal) -> None:
         """The request as a whole fails, unless it is done."""
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
+        with self._lock:
+            if not self.future.done() and self.future.set_running_or_notify_cancel():
+                self.future.set_exception(error)
 
     def _one_less(self) -> None:
-        self._left -= 1
-        if self._left == 0:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
             self._finish()
 
     def _finish(self) -> None:
@@ -116,5 +119,6 @@ class Job:
             queued_s=began - self.since,
             infer_s=now - began,
         )
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_result(answer)
+        with self._lock:
+            if not self.future.done() and self.future.set_running_or_notify_cancel():
+                self.future.set_result(answer)

@@ -17,6 +17,7 @@ from insloc_server.engine import Engine, model_id
 from insloc_server.engines import make_forwarder
 from insloc_server.problems import Refusal
 from insloc_server.settings import Settings
+from insloc_server.threads import single_threaded
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Models:
         self._loading: set[str] = set()
         self._failed: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="insloc-load")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="insloc-load", initializer=single_threaded)
 
     def get(self, name: str | None, *, bring: bool = True) -> Engine:
         """The model of that name (None: the first). Refusal: model_not_found; not_ready, and its loading has begun.

@@ -1,6 +1,7 @@
 """Does a model still compute what it should? One stored picture, against the vector stored when the model was loaded."""
 
 import asyncio
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from insloc_server.catalog import running_engine
 from insloc_server.decode import decoded
 from insloc_server.engine import Engine
 from insloc_server.facts import spaces
-from insloc_server.jobs import Want
+from insloc_server.jobs import Answer, Want
+from insloc_server.threads import single_threaded
 
 PICTURE = Path(__file__).with_name("selftest.png")
 THRESHOLD = 0.99999  # cosine; what an engine must reach to be let in at all
@@ -60,6 +62,11 @@ async def vector(engine: Engine, *, deterministic: bool) -> tuple[Tensor, Want]:
     """[d] of the stored picture, and what was asked for it. Refusal: overloaded, not_ready, inference_failed."""
     want = engine.want(("pooled",), "eval", None, False, deterministic=deterministic)
     picture = PICTURE.read_bytes()
-    future = await asyncio.to_thread(lambda: engine.submit(decoded([picture], engine.settings), None, want))
+
+    def submit() -> "Future[Answer]":
+        single_threaded()
+        return engine.submit(decoded([picture], engine.settings), None, want)
+
+    future = await asyncio.to_thread(submit)
     answer = await asyncio.wrap_future(future)
     return answer.tensors[0]["pooled"], want

@@ -21,6 +21,7 @@ from insloc_server.drain import Server
 from insloc_server.peers import Peers
 from insloc_server.process import Forced, listening, url_of
 from insloc_server.settings import Settings
+from insloc_server.threads import apart
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def load_server(settings: Settings) -> Server:
         threads = max(1, torch.get_num_threads() // settings.workers)  # more would only wait for each other
     if threads:
         torch.set_num_threads(threads)
-    return make_server(settings, load(settings.models[0], settings.device, settings.precision))
+    return make_server(settings, apart(lambda: load(settings.models[0], settings.device, settings.precision)))
 
 
 @contextmanager
@@ -72,7 +73,8 @@ def running(settings: Settings, extractor: Extractor | None = None) -> Iterator[
     200
     """
     with listening(settings) as listener:
-        server = make_server(settings, extractor or load(settings.models[0], settings.device, settings.precision))
+        model = extractor or apart(lambda: load(settings.models[0], settings.device, settings.precision))
+        server = make_server(settings, model)
         thread = threading.Thread(target=run, args=(server, [listener]), name="insloc-server")
         url = url_of(listener)
         thread.start()

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="Of the log: for people; or JSON, with every request.")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
+    lanes: int = Field(
+        0, ge=0, le=16, description="Batches computed at the same time, which share the threads; 0: two on a CPU with several."
+    )
     decode_threads: int = Field(
         default_factory=lambda: max(1, (os.cpu_count() or 2) // 2), ge=1, description="Threads that decode images."
     )

@@ -6,7 +6,7 @@ request of 32 images before the one image of somebody else.
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,9 +39,10 @@ class Task:
 
 
 class Turns:
-    """`count` threads, until `close`."""
+    """`count` threads, until `close`; each does `begin` first."""
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, begin: Callable[[], object] = lambda: None) -> None:
+        self._begin = begin
         self._changed = threading.Condition()
         self._lines: dict[str, deque[Task]] = {}  # never an empty line; the first client is whose turn it is
         self._closing = False
@@ -68,6 +69,7 @@ class Turns:
             thread.join()
 
     def _run(self) -> None:
+        self._begin()
         while True:
             with self._changed:
                 while not (self._lines or self._closing):

@@ -31,8 +31,9 @@ def extractor():
 
 @pytest.fixture(scope="session")
 def make_settings() -> Callable[..., Settings]:
-    # Eager: hooks on layers, by which tests slow and break models, are not in a graph. Engines: test_engines.py.
-    return lambda **changes: Settings(**{"model": SPEC, "port": 0, "device": "cpu", "engine": "eager", **changes})
+    # Eager: hooks on layers, by which tests slow and break models, are not in a graph. One lane: what is held there holds all.
+    usual = {"model": SPEC, "port": 0, "device": "cpu", "engine": "eager", "lanes": 1}
+    return lambda **changes: Settings(**{**usual, **changes})
 
 
 @pytest.fixture(scope="session")

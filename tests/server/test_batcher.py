@@ -114,3 +114,12 @@ def test_the_oldest_is_the_one_that_came_first():
     assert batcher.oldest() == 2.0
     assert [one.payload for one in batcher.clear()] == ["a", "b"]
     assert batcher.oldest() is None and len(batcher) == 0
+
+
+def test_while_several_clients_come_there_is_one_batch_at_a_time():
+    batcher = Batcher(8, joint=False)
+    for client in ("greedy", "greedy", "polite"):
+        batcher.add(waiting(client, client))
+    assert [one.client for one in batcher.take(0.0, busy=0, idle=2)[0]] == ["greedy", "polite"]
+    assert batcher.take(0.0, busy=1, idle=1) == ([], [])
+    assert [one.client for one in batcher.take(0.0, busy=0, idle=2)[0]] == ["greedy"]

@@ -39,7 +39,7 @@ def thread():
     compute.start()
     yield compute
     compute.close()
-    assert not compute.thread.is_alive()
+    assert not compute.threads[0].is_alive()
 
 
 def submitted(thread, model, values, want=WANT, expires=1e9):
@@ -157,6 +157,72 @@ def test_the_loop_outlives_whatever_a_model_or_a_call_does(thread):
         thread.call(lambda: 1 / 0).result(30)
     assert outcome(submitted(thread, Model(lambda values: KeyError("x")), [1, 2])) == "inference_failed"
     assert outcome(submitted(thread, Model(), [4])) == [8.0]
+
+
+@pytest.fixture
+def lanes():
+    compute = Compute(Batcher(8, joint=False), lanes=2, cores=6)
+    compute.start()
+    yield compute
+    compute.close()
+    assert not any(thread.is_alive() for thread in compute.threads)
+
+
+class Held(Model):
+    """Says where and with how many cores it computes, and waits there."""
+
+    def __init__(self):
+        super().__init__()
+        self.where, self.reached, self.go = [], threading.Semaphore(0), threading.Event()
+
+    def compute(self, jobs):
+        self.where.append((threading.current_thread().name[-1], torch.get_num_threads()))
+        self.reached.release()
+        assert self.go.wait(30)
+        return super().compute(jobs)
+
+
+def test_two_lanes_compute_at_the_same_time_and_share_the_cores_and_what_waits(lanes):
+    model, told = Held(), []
+    lanes.took = lambda images, seconds: told.append((images, seconds))
+    first = submitted(lanes, model, [1])
+    assert model.reached.acquire(timeout=30)
+    second = submitted(lanes, model, [2, 3, 4])
+    assert model.reached.acquire(timeout=30)
+    third = submitted(lanes, model, [5])
+    model.go.set()
+    assert [outcome(one) for one in (first, second, third)] == [[2.0], [4.0, 6.0, 8.0], [10.0]]
+    assert model.where[:2] == [("0", 6), ("1", 3)] and [2, 3, 4] in model.batches
+    lanes.call(lambda: None).result(30)
+    assert sorted(images for images, _ in told)[-1] == 3 and all(seconds >= 0 for _, seconds in told)
+
+
+def test_who_is_alone_is_always_in_the_first_lane_with_all_cores(lanes):
+    model = Held()
+    model.go.set()
+    for value in range(5):
+        assert outcome(submitted(lanes, model, [value])) == [2.0 * value]
+        lanes.call(lambda: None).result(30)
+    assert set(model.where) == {("0", 6)}
+
+
+def test_what_waits_is_for_all_idle_lanes_together():
+    batcher = Batcher(8, joint=False)
+    job = Job(tuple(item(value) for value in range(6)), WANT)
+    for index in range(6):
+        batcher.add(entry("model", job, index))
+    assert [len(batcher.take(0.0, busy, idle)[0]) for busy, idle in ((0, 2), (1, 1))] == [3, 3]
+
+
+def test_an_exact_answer_has_all_cores_whoever_else_computes(lanes):
+    held, exact = Held(), Held()
+    first = submitted(lanes, held, [1])
+    assert held.reached.acquire(timeout=30)
+    exact.go.set()
+    want = Want(outputs=("pooled",), transform="eval", stride=16, deterministic=True)
+    assert outcome(submitted(lanes, exact, [2], want)) == [4.0]
+    held.go.set()
+    assert outcome(first) == [2.0] and exact.where == [("1", 6)]
 
 
 def test_a_closed_thread_refuses_what_waits_and_what_comes():

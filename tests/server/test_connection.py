@@ -1,7 +1,9 @@
 """Clients that send slowly, too much or nothing, and those that don't read: each is let go, and harms nobody else."""
 
+import gc
 import http.client
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -199,6 +201,15 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(extractor, make_setti
             _, data = closed(connection)
         assert len(data) < 20_000_000  # what the two kernels hold, of 64 x 224 x 299 numbers
         assert len(ask(url, png, path)["images"][0]["map"]["data"]) > 20_000_000
+
+
+def test_no_answer_waits_for_the_client_to_say_that_it_has_the_head(url):
+    with connect(url) as connection:
+        connection.sendall(head("GET", "/livez"))
+        assert read(connection)[0] == 200
+        there = [one.transport.get_extra_info("socket") for one in gc.get_objects() if type(one) is module.Connection]
+        options = [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in there if one.fileno() >= 0]
+    assert options and all(options)
 
 
 def test_connections_beyond_the_limit_are_refused_but_for_health(url, png):

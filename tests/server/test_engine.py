@@ -26,7 +26,7 @@ def start(make_settings):
     yield start
     for engine in engines:
         engine.close()
-        assert not engine._compute.thread.is_alive()
+        assert not engine._compute.threads[0].is_alive()
 
 
 def pixels(h=40, w=56, seed=0):
