@@ -75,6 +75,19 @@ def test_a_detector_learns_four_pictures_nearly_by_heart(
     assert mean_ap50(predict(detector, samples, protocol, None), samples) > 0.8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("variant", "steps", "lr"), [("c4", 400, 0.05), ("fpn", 200, 0.02)])
+def test_a_detector_learns_boxes_and_masks_of_four_pictures_by_heart(
+    tiny: Make, pictures: Pictures, tmp_path: Path, variant: str, steps: int, lr: float
+) -> None:
+    samples = pictures(4)
+    changes = {"batch": 4, "lr": lr, "warmup_steps": steps // 10, "steps": steps, "lr_drops": (steps * 17 // 20,)}
+    protocol = tiny(variant, mask=True, precise_bn_batches=10, roi_batch=32, **changes)
+    detector, _ = run(protocol, build_trunk("test_resnet", seed=0), samples, tmp_path / "run")
+    found = predict(detector, samples, protocol, None)
+    assert mean_ap50(found, samples) > 0.9 and mean_ap50(found, samples, masks=True) > 0.9
+
+
 def test_a_run_cut_off_and_gone_on_with_is_the_same_to_the_bit(
     tiny: Make, trunk: nn.Module, pictures: Pictures, tmp_path: Path
 ) -> None:
