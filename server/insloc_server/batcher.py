@@ -1,4 +1,4 @@
-"""What waits for the model, and which of it goes next together. No timer: a batch is what waits when the thread is free.
+"""What waits for the model, and which of it goes next together. No timer: a batch is what waits when a lane is free.
 
 Images are counted, not requests. Turns go round by model and then by client, so that nobody's long line holds up another
 (serving.md 4 and 6.6). Not thread-safe: its owner has the lock.

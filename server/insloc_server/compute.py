@@ -25,7 +25,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory") 
 
 @runtime_checkable
 class Runner(Protocol):
-    """A model, as the thread sees it."""
+    """A model, as a lane sees it."""
 
     def compute(self, jobs: Sequence[tuple[Job, Item]]) -> list[Any]:
         """Per image its tensors by output, or the Refusal in their place. Any exception: the batch failed."""

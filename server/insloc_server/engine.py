@@ -101,7 +101,7 @@ class Engine:
         self._compute.took = paced
 
     def close(self) -> None:
-        """End the thread after the batch it is at; what still waits is refused."""
+        """End the lanes after the batches they are at; what still waits is refused."""
         self._compute.close()
 
     @property
@@ -216,13 +216,13 @@ class Engine:
         return job.future
 
     def ping(self) -> "Future[None]":
-        """Done when the thread is next between two batches. Refusal: not_ready, where it can't come to be."""
+        """Done when a lane is next between two batches. Refusal: not_ready, where it can't come to be."""
         if self.warm.done():
             self.warm.result()
         return self._compute.call(lambda: None)
 
     def compute(self, jobs: Sequence[tuple[Job, Item]]) -> list[dict[str, Tensor] | Refusal]:
-        """What each image gave; all have inputs of one shape and want the same of the network. For the thread only."""
+        """What each image gave; all have inputs of one shape and want the same of the network. For the lanes only."""
         want = jobs[0][0].want
         strides = [want.stride] if want.needs_map else []
         inputs = torch.stack([item.input for _, item in jobs])

@@ -123,7 +123,7 @@ def test_the_floor_is_off_for_a_while_after_somebody_was_not_answered_in_time():
     house.pace.seconds = 1000.0
     refused("overloaded", house.take, 1, "", 10)
     house._late -= LATE_S
-    house.take(1, "", 10)
+    assert house.take(1, "", 10).held
 
 
 def test_an_empty_house_takes_a_request_even_after_one_was_late():
@@ -132,4 +132,4 @@ def test_an_empty_house_takes_a_request_even_after_one_was_late():
     time.sleep(0.02)
     late.release()
     house.pace.seconds = 1000.0
-    house.take(1, "", 10)
+    assert house.take(1, "", 10).held and house.in_work.images == 1
