@@ -1,4 +1,4 @@
-"""uvicorn's server with doors of its own, and an end that loses nothing that was let in (serving.md 4).
+"""uvicorn's server with doors of its own, a rest between rushes, and an end that loses nothing that was let in (serving.md 4).
 
 asyncio lets one process take all that waits at a door, however many processes stand there; here it takes one at a time.
 """
@@ -13,6 +13,8 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+
+from insloc_server.memory import Rest, give_back
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, then open the doors."""
         await super().startup(sockets=[])
+        self._rest = Rest()
         self._entering: set[asyncio.Task[Any]] = set()
         for door in sockets or []:
             door.setblocking(False)
@@ -55,7 +58,10 @@ class Server(uvicorn.Server):
         self.drained = time.monotonic() + delay
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to end."""
+        """Ten times a second: whether to end. At rest, free memory goes back to the system."""
+        room = self.config.app.state.engine.room  # type: ignore[union-attr]
+        if self._rest.comes(room.in_work.images, room.came, time.monotonic()):
+            await asyncio.to_thread(give_back)
         if self.drained is not None and time.monotonic() >= self.drained:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -62,6 +62,8 @@ class Room:
         self.whole = Held(images=images, size=size)
         self.floor = floor
         self.in_work = Held()
+        self.came = 0
+        """Requests that were let in so far."""
         self.pace = Pace()
         self._clients: dict[str, Held] = {}
         self._late = -math.inf  # when a request last left after its time
@@ -82,6 +84,7 @@ class Room:
                 )
             self._clients[client] = own
             self._add(own, images=images)
+            self.came += 1
         return Place(self, client, images, within_s)
 
     def grow(self, place: "Place", size: int) -> None:

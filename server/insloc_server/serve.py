@@ -18,6 +18,7 @@ from insloc_hub.models.extractor import Extractor
 from insloc_server.app import create_app
 from insloc_server.connection import Connection
 from insloc_server.drain import Server
+from insloc_server.memory import few_arenas
 from insloc_server.peers import Peers
 from insloc_server.process import Forced, listening, url_of
 from insloc_server.settings import Settings
@@ -51,7 +52,8 @@ def work(settings: Settings, doors: list[socket.socket], peers: Peers, restarts:
 
 
 def load_server(settings: Settings) -> Server:
-    """The model, and a server around it. InslocError."""
+    """The model, and a server around it; the process is its own. InslocError."""
+    few_arenas()
     threads = settings.threads
     if not threads and settings.workers > 1:
         threads = max(1, torch.get_num_threads() // settings.workers)  # more would only wait for each other
