@@ -64,7 +64,7 @@ class Batcher:
         clients come, there is one at a time: a second would take half of the cores from it.
         """
         expired = self._drop(now)
-        competing = self._competing(now)
+        competing = self.competing(now)
         if not self._lines or (competing and busy):
             return [], expired
         model = next(iter(self._lines))
@@ -73,15 +73,16 @@ class Batcher:
         self._to_the_end(model, self._last)
         return batch, expired
 
+    def competing(self, now: float) -> bool:
+        """Whether one image at a time is computed, on everything there is, since several clients come."""
+        self._seen = {client: when for client, when in self._seen.items() if now - when < COMPETING_S}
+        return not self.joint and len(self._seen) > 1
+
     def clear(self) -> list[Waiting]:
         """Everything that waits; the queue is empty."""
         waiting = [one for line in self._all() for one in line]
         self._lines.clear()
         return waiting
-
-    def _competing(self, now: float) -> bool:
-        self._seen = {client: when for client, when in self._seen.items() if now - when < COMPETING_S}
-        return not self.joint and len(self._seen) > 1
 
     def _joined(self, lines: dict[str, deque[Waiting]], competing: bool, most: int) -> list[Waiting]:
         """One image of each client in turn, again and again, as long as there are images of the first one's key."""

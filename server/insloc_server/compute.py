@@ -17,6 +17,7 @@ from insloc_hub.errors import InslocError
 from insloc_server.batcher import Batcher, Waiting
 from insloc_server.jobs import Item, Job
 from insloc_server.problems import Refusal
+from insloc_server.threads import apart
 
 log = logging.getLogger(__name__)
 
@@ -113,13 +114,26 @@ class Compute:
             for one in expired:
                 one.payload[0].refuse(Refusal("deadline_exceeded", "the time for this answer ran out before its turn came"))
             if batch:
-                exact = any(one.payload[0].want.deterministic for one in batch)
-                torch.set_num_threads(self._cores if exact else share)  # of this thread alone
-                settle(batch)
+                self._compute(batch, share, lane)
                 with self.changed:
                     seconds = self._end(lane)
                     self.changed.notify_all()
                 self.took(len(batch), seconds)
+
+    def _compute(self, batch: list[Waiting], share: int, lane: int) -> None:
+        """On `share` cores; what has to be exact has all of them, and beside another lane a thread that ends with it."""
+        exact = any(one.payload[0].want.deterministic for one in batch)
+        cores = self._cores if exact else share
+
+        def work() -> None:
+            torch.get_num_threads()  # as in `single_threaded`
+            torch.set_num_threads(cores)  # of this thread alone
+            settle(batch)
+
+        if lane and cores > share:
+            apart(work)  # or torch's helpers would stay, and slow the first lane's
+        else:
+            work()
 
     def _take(self, lane: int) -> tuple[list[Waiting], list[Waiting], list[tuple[Callable[[], Any], "Future[Any]"]]]:
         # The first lane that is free: torch's helpers of the one before would still spin.
@@ -130,10 +144,11 @@ class Compute:
 
     def _begin(self, lane: int) -> int:
         """A lane begins a batch; how many cores are its part."""
+        now = time.monotonic()
         if not self._busy:
-            self._since = time.monotonic()
+            self._since = now
         self._busy.add(lane)
-        alone = len(self._busy) == 1 and len(self._batcher) == 0
+        alone = len(self._busy) == 1 and (len(self._batcher) == 0 or self._batcher.competing(now))
         return self._cores if alone else max(1, self._cores // len(self.threads))
 
     def _end(self, lane: int) -> float:

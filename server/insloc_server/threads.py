@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 def single_threaded() -> None:
     """From here on torch has no helpers for this thread."""
+    torch.get_num_threads()  # else torch takes this thread's first operation for its start, and the newest number of any thread
     torch.set_num_threads(1)
 
 

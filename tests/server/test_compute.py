@@ -42,16 +42,16 @@ def thread():
     assert not compute.threads[0].is_alive()
 
 
-def submitted(thread, model, values, want=WANT, expires=1e9):
+def submitted(thread, model, values, want=WANT, expires=1e9, client=""):
     """A job of some values, all of which go into the queue together."""
     job = Job(tuple(item(value) for value in values), want)
-    thread.add([entry(model, job, index, expires) for index in range(len(values))])
+    thread.add([entry(model, job, index, expires, client) for index in range(len(values))])
     return job.future
 
 
-def entry(model, job, index, expires=1e9):
+def entry(model, job, index, expires=1e9, client=""):
     return Waiting(
-        model=model, client="", key="k", since=job.since, expires=expires, gone=job.future.done, payload=(job, index)
+        model=model, client=client, key="k", since=job.since, expires=expires, gone=job.future.done, payload=(job, index)
     )
 
 
@@ -176,7 +176,7 @@ class Held(Model):
         self.where, self.reached, self.go = [], threading.Semaphore(0), threading.Event()
 
     def compute(self, jobs):
-        self.where.append((threading.current_thread().name[-1], torch.get_num_threads()))
+        self.where.append((threading.current_thread().name.removeprefix("insloc-compute-"), torch.get_num_threads()))
         self.reached.release()
         assert self.go.wait(30)
         return super().compute(jobs)
@@ -222,7 +222,18 @@ def test_an_exact_answer_has_all_cores_whoever_else_computes(lanes):
     want = Want(outputs=("pooled",), transform="eval", stride=16, deterministic=True)
     assert outcome(submitted(lanes, exact, [2], want)) == [4.0]
     held.go.set()
-    assert outcome(first) == [2.0] and exact.where == [("1", 6)]
+    assert outcome(first) == [2.0] and exact.where == [("insloc-apart", 6)]
+
+
+def test_while_clients_compete_each_image_has_all_cores(lanes):
+    model = Held()
+    first = submitted(lanes, model, [1, 2], client="greedy")
+    assert model.reached.acquire(timeout=30)
+    second = submitted(lanes, model, [3], client="polite")
+    third = submitted(lanes, model, [4], client="greedy")
+    model.go.set()
+    assert [outcome(one) for one in (first, second, third)] == [[2.0, 4.0], [6.0], [8.0]]
+    assert {cores for _, cores in model.where[-2:]} == {6}
 
 
 def test_a_closed_thread_refuses_what_waits_and_what_comes():

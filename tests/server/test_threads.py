@@ -27,3 +27,25 @@ def test_a_thread_without_helpers_is_so_alone():
         return torch.get_num_threads()
 
     assert apart(work) == 1 and torch.get_num_threads() == before
+
+
+def test_a_thread_without_helpers_stays_so_whatever_others_say_before_its_first_operation():
+    said, go_on = threading.Event(), threading.Event()
+    numbers = []
+
+    def work():
+        single_threaded()
+        said.set()
+        go_on.wait(10)
+        torch.ones(100_000).sum()  # torch takes the newest number of any thread at a thread's first operation
+        numbers.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    said.wait(10)
+    before = torch.get_num_threads()
+    apart(lambda: torch.set_num_threads(before + 1))
+    go_on.set()
+    thread.join()
+    apart(lambda: torch.set_num_threads(before))
+    assert numbers == [1]
