@@ -230,7 +230,7 @@ def play_rounds(bench: Bench, programs: dict[str, Program], count: int) -> list[
                 return offline.ask(do="run", ahead=ahead > in_turn, seconds=bench.plan.windows.closed_s)
             return bench.measure(servers[programs[who]], load, bench.plan.windows, seed)
 
-        played, noisy = play(cases(finalists, found["ours", 8], slowest, others), count, one, awake, bench.say)
+        played, noisy = play(cases(finalists, slowest, others), count, one, awake, bench.say)
     bench.say(f"noisy rounds: {', '.join(map(str, noisy)) or 'none'}")
     return rows.served(bench.arch, played, finalists, contenders.no_onnx())
 

@@ -29,7 +29,8 @@ from insloc_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FLOOR_BATCHES = 2  # what is always let in (serving.md 3)
+FLOOR_IMAGES = 16  # at least these are always let in, or two batches (serving.md 3)
+CPU_BATCH, BATCH = 4, 8  # on a CPU more together take no less time each (docs/speed.md), and are all done as late as the last
 
 
 def model_id(spec: str) -> str:
@@ -52,7 +53,12 @@ def new_compute(device: torch.device, settings: Settings) -> Compute:
     on_cpu = device.type == "cpu"
     cores = torch.get_num_threads()
     lanes = settings.lanes or (2 if on_cpu and cores > 1 else 1)
-    return Compute(Batcher(settings.batch_images, joint=not on_cpu), lanes, cores)
+    return Compute(Batcher(batch_images(device, settings), joint=not on_cpu), lanes, cores)
+
+
+def batch_images(device: torch.device, settings: Settings) -> int:
+    """Most images of a forward."""
+    return settings.batch_images or (CPU_BATCH if device.type == "cpu" else BATCH)
 
 
 class Engine:
@@ -73,7 +79,7 @@ class Engine:
         self.forwarder = forwarder or make_forwarder(extractor, settings.engine)
         self.name = model_id(extractor.spec)  # once: the folder may be gone tomorrow
         self.settings = settings
-        floor = FLOOR_BATCHES * settings.batch_images
+        floor = max(FLOOR_IMAGES, 2 * batch_images(extractor.device, settings))
         self.room: Room = Room(settings.queue_images, settings.queue_bytes, floor) if beside is None else beside.room
         self.pooled = 0
         self.warm: Future[None] = Future()

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default_factory=lambda: max(1, (os.cpu_count() or 2) // 2), ge=1, description="Threads that decode images."
     )
-    batch_images: int = Field(8, ge=1, description="Most images in one forward.")
+    batch_images: int = Field(0, ge=0, description="Most images in one forward; 0: 4 on a CPU, else 8.")
     queue_images: int = Field(64, ge=1, description="Images in work at a time; beyond that: 429.")
     queue_bytes: int = Field(256 * MIB, ge=1024, description="Size of the network inputs in work; beyond that: 429.")
     deadline_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="Time to answer in, where a client gives none.")

@@ -248,11 +248,11 @@ def played(
 
     def one(who: str, load: rounds.Load, seed: int) -> dict[str, object]:
         asked.append((who, load.name, seed))
-        return answer(30.0 if who.startswith("ours") else 20.0)
+        if load.name == "2.0 x our capacity":
+            assert load.rate == 2 * 30.0 * (1 + seed)  # this round's, whoever comes first
+        return answer((1 + seed) * (30.0 if who.startswith("ours") else 20.0))
 
-    found, _ = rounds.play(
-        rounds.cases(FINALISTS, 40.0, 20.0, others), count, one, lambda who: nullcontext(), lambda line: None
-    )
+    found, _ = rounds.play(rounds.cases(FINALISTS, 20.0, others), count, one, lambda who: nullcontext(), lambda line: None)
     return found, asked
 
 

@@ -177,7 +177,7 @@ def test_a_polite_client_s_image_is_next_however_many_a_greedy_one_has_sent(star
 @pytest.mark.parametrize("mates", [1, 4, 7])
 def test_the_company_of_an_image_does_not_change_its_vectors(start, gated, mates):
     extractor, gate = gated
-    engine = start(extractor)
+    engine = start(extractor, batch_images=8)
     ask = want(engine, "pooled", "regions")
     image, boxes = pixels(seed=9), [[3, 4, 30, 33]]
     alone = engine.submit([image], [boxes], ask).result(30).tensors[0]
