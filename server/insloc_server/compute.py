@@ -48,6 +48,7 @@ class Compute:
         self._busy: set[int] = set()
         self._since = 0.0
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._beats: list[tuple[set[int], Future[None]]] = []
         self._closing = False
 
     def start(self) -> None:
@@ -61,10 +62,11 @@ class Compute:
         with self.changed:
             self._closing = True
             waiting, self._calls, calls = self._batcher.clear(), [], self._calls
+            beats, self._beats = self._beats, []
             self.changed.notify_all()
         for one in waiting:
             one.payload[0].refuse(stopping)
-        for _, future in calls:
+        for _, future in [*calls, *beats]:
             if future.set_running_or_notify_cancel():
                 future.set_exception(stopping)
         for thread in self.threads:
@@ -85,6 +87,16 @@ class Compute:
         with self.changed:
             self.check()
             self._calls.append((work, future))
+            self.changed.notify_all()
+        return future
+
+    def beat(self) -> "Future[None]":
+        """Done when every lane has been between two batches since. Refusal: not_ready."""
+        future: Future[None] = Future()
+        with self.changed:
+            self.check()
+            self._beats = [one for one in self._beats if not one[1].cancelled()]  # of a lane that hangs, asked again and again
+            self._beats.append((set(range(len(self.threads))), future))
             self.changed.notify_all()
         return future
 
@@ -136,11 +148,19 @@ class Compute:
             work()
 
     def _take(self, lane: int) -> tuple[list[Waiting], list[Waiting], list[tuple[Callable[[], Any], "Future[Any]"]]]:
+        self._beat(lane)
         # The first lane that is free: torch's helpers of the one before would still spin.
         if self._closing or any(other not in self._busy for other in range(lane)):
             return [], [], []
         calls, self._calls = self._calls, []
         return *self._batcher.take(time.monotonic(), len(self._busy), len(self.threads) - len(self._busy)), calls
+
+    def _beat(self, lane: int) -> None:
+        for missing, future in self._beats:
+            missing.discard(lane)
+            if not missing and future.set_running_or_notify_cancel():
+                future.set_result(None)
+        self._beats = [(missing, future) for missing, future in self._beats if missing]
 
     def _begin(self, lane: int) -> int:
         """A lane begins a batch; how many cores are its part."""

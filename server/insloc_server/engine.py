@@ -222,10 +222,10 @@ class Engine:
         return job.future
 
     def ping(self) -> "Future[None]":
-        """Done when a lane is next between two batches. Refusal: not_ready, where it can't come to be."""
+        """Done when each lane has been between two batches. Refusal: not_ready, where it can't come to be."""
         if self.warm.done():
             self.warm.result()
-        return self._compute.call(lambda: None)
+        return self._compute.beat()
 
     def compute(self, jobs: Sequence[tuple[Job, Item]]) -> list[dict[str, Tensor] | Refusal]:
         """What each image gave; all have inputs of one shape and want the same of the network. For the lanes only."""

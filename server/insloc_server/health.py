@@ -22,7 +22,7 @@ async def livez() -> dict[str, str]:
 
 
 async def readyz(request: Request) -> dict[str, str]:
-    """A warm-up forward has passed, the compute thread answers now, and the server is not about to stop; else 503."""
+    """A warm-up forward has passed, every compute thread answers now, and the server is not about to stop; else 503."""
     if request.app.state.draining:
         raise Refusal("not_ready", "the server is stopping")
     await startupz(request)
@@ -30,12 +30,12 @@ async def readyz(request: Request) -> dict[str, str]:
 
 
 async def startupz(request: Request) -> dict[str, str]:
-    """The model is loaded, a warm-up forward has passed, and the compute thread answers now."""
+    """The model is loaded, a warm-up forward has passed, and every compute thread answers now."""
     ping = asyncio.wrap_future(running_engine(request).ping())
     done, _ = await asyncio.wait([ping], timeout=request.app.state.settings.ready_timeout_s)
     if not done:
         ping.cancel()
-        raise Refusal("not_ready", "the compute thread does not answer")
+        raise Refusal("not_ready", "a compute thread does not answer")
     ping.result()
     return {"status": "ok"}
 

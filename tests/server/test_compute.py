@@ -225,6 +225,19 @@ def test_an_exact_answer_has_all_cores_whoever_else_computes(lanes):
     assert outcome(first) == [2.0] and exact.where == [("insloc-apart", 6)]
 
 
+def test_a_beat_is_that_of_every_lane(lanes):
+    model = Held()
+    lanes.beat().result(30)
+    first = submitted(lanes, model, [1])
+    assert model.reached.acquire(timeout=30)
+    beat = lanes.beat()  # the other lane is free, and says so
+    lanes.call(lambda: None).result(30)
+    assert not beat.done()
+    model.go.set()
+    beat.result(30)
+    assert outcome(first) == [2.0]
+
+
 def test_while_clients_compete_each_image_has_all_cores(lanes):
     model = Held()
     first = submitted(lanes, model, [1, 2], client="greedy")
