@@ -70,9 +70,10 @@ def start(world: Path, tiny: Callable[..., Recipe]) -> Callable[..., object]:
         stop: int | None = None,
         steps: int | None = 6,
         data: Path | None = None,
+        device: str = "cpu",
         **changes: object,
     ) -> object:
-        options = RunOptions(data=data or world / "train", run=out, steps=steps, resume=resume)
+        options = RunOptions(data=data or world / "train", run=out, steps=steps, resume=resume, device=device)
         recipe = None if resume else tiny(**changes)
         return pretrain(recipe, options, lambda step: stop is not None and step >= stop)
 

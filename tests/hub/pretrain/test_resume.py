@@ -12,7 +12,9 @@ import torch
 
 from insloc_hub.errors import BadRun
 from insloc_hub.pretrain.loop import Finish
-from insloc_hub.pretrain.resume import read_checkpoint
+from insloc_hub.pretrain.resume import read_checkpoint, restore_state, save_state
+from insloc_hub.pretrain.state import new_state
+from insloc_hub.recipe import from_dict
 
 Start = Callable[..., Finish]
 
@@ -56,6 +58,30 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(stopped: Path, undi
     assert (finish.step, finish.total, finish.interrupted) == (6, 6, False)
     assert differences(read_checkpoint(stopped), whole) == []
     assert losses(stopped) == losses(undisturbed) and [line[0] for line in losses(stopped)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]
+)
+def test_all_state_comes_back_and_the_next_twenty_losses_are_those_of_an_undisturbed_run(
+    start: Start, tmp_path: Path, device: str
+) -> None:
+    """On CUDA sums are not repeatable: there two undisturbed runs say how far apart losses may be."""
+    run, again, total = tmp_path / "run", tmp_path / "again", 24
+    for name in ("one", "two"):
+        start(tmp_path / name, steps=total, device=device, epochs=3)
+    start(run, stop=4, steps=total, device=device, epochs=3)
+    saved = read_checkpoint(run)
+    state = new_state(from_dict(saved["recipe"]), torch.device(device))
+    restore_state(state, saved, saved["data"])
+    again.mkdir()
+    save_state(state, saved["data"], again)
+    assert differences(read_checkpoint(again), saved) == []
+    assert start(run, resume=True, steps=total, device=device).step == total
+    mine, one, two = (torch.tensor([line[2] for line in losses(at)]) for at in (run, tmp_path / "one", tmp_path / "two"))
+    spread = float((one - two).abs().max())
+    assert len(mine) == total and float((mine - one)[4:].abs().max()) <= 2 * spread
+    assert spread == 0 or device == "cuda"
 
 
 def test_the_difference_of_two_runs_would_be_seen(undisturbed: Path, start: Start, tmp_path: Path) -> None:
