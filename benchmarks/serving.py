@@ -186,14 +186,18 @@ def compare_memory(bench: Bench, cell: Cell) -> list[rows.Row]:
     }.items():
         with bench.start(program) as server:
             found[name] = bench.spent(server)
-        warm, after = (found[name][moment] / 2**20 for moment in ("warm", "after"))
+        warm, after, rest = (found[name][moment] / 2**20 for moment in ("warm", "after", "rest"))
         idle = float(np.median(found[name]["idle"]))
-        bench.say(f"  {program.name}, {name}: {warm:.0f} MiB, {after:.0f} MiB after; idle {100 * idle:.1f} % of a core")
+        bench.say(
+            f"  {program.name}, {name}: {warm:.0f} MiB, {after:.0f} MiB after, {rest:.0f} MiB at rest; idle {100 * idle:.1f} % of a core"
+        )
+    imports = "plain timm, best cell, torch imported at the top as its documentation does"
+    lean = "plain timm, best cell, torch imported in its workers only"
     return [
-        rows.memory(
-            "plain timm, best cell, torch imported at the top as its documentation does", found["ours"], found["imports"]
-        ),
-        rows.memory("plain timm, best cell, torch imported in its workers only", found["ours"], found["lean"]),
+        rows.memory(imports, found["ours"], found["imports"]),
+        rows.memory(lean, found["ours"], found["lean"]),
+        rows.memory(imports, found["ours"], found["imports"], rows.REST),
+        rows.memory(lean, found["ours"], found["lean"], rows.REST),
         rows.limited("idle, cores; a limit of 1 %", "cores", found["ours"]["idle"], rows.LIMIT_IDLE, rows.LEAST_IDLE),
         rows.compared_idle(found["ours"]["idle"], found["imports"]["idle"]),
     ]

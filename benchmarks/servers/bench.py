@@ -99,7 +99,7 @@ class Bench:
             yield servers
 
     def spent(self, server: Server) -> Answer:
-        """Bytes of memory `warm` and `after` an overload; `idle` cores in each second."""
+        """Bytes of memory `warm`, `after` an overload and at `rest` behind it; `idle` cores in each second."""
         rate = self.screen(server, EIGHT)["rate"]
         warm = server.pss_bytes()
         self.screen(server, Load(name="overload", rate=2 * rate))
@@ -110,4 +110,4 @@ class Bench:
             before, start = server.cpu_s(), time.monotonic()
             time.sleep(1)
             idle.append((server.cpu_s() - before) / (time.monotonic() - start))
-        return {"warm": warm, "after": after, "idle": idle}
+        return {"warm": warm, "after": after, "rest": server.pss_bytes(), "idle": idle}

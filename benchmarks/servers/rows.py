@@ -15,6 +15,7 @@ LEAST_ROUNDS = 5  # below that there is no interval, and nothing holds
 MOST_RATIO = 10.0  # counted where the other side has next to nothing: its ratio is not defined, or says nothing
 LIMIT_REFUSAL_MS = 50.0
 LIMIT_IDLE = 0.01  # of a core
+REST = ("rest",)
 LEAST_IDLE = 0.0001  # below that it is nothing
 REACH_MEMORY = 1 / 0.7  # of LitServe's memory over ours
 REACH = {
@@ -108,11 +109,11 @@ def refusals(rounds: Sequence[Round]) -> list[Row]:
     return [soon, kept]
 
 
-def memory(name: str, ours: Answer, other: Answer) -> Row:
-    """Of two moments, warm and after an overload: the better and the worse ratio stand in place of an interval."""
-    ratios = [other[moment] / ours[moment] for moment in ("warm", "after")]
-    megabytes = [[one[moment] / 2**20 for moment in ("warm", "after")] for one in (ours, other)]
-    case = f"memory of all processes (PSS), against LitServe, {name}"
+def memory(name: str, ours: Answer, other: Answer, moments: Sequence[str] = ("warm", "after")) -> Row:
+    """Of two moments, warm and after an overload, the better and the worse ratio stand in place of an interval."""
+    ratios = [other[moment] / ours[moment] for moment in moments]
+    megabytes = [[one[moment] / 2**20 for moment in moments] for one in (ours, other)]
+    case = f"memory of all processes (PSS){', at rest' * (moments == REST)}, against LitServe, {name}"
     line = row(case, "MiB", REACH_MEMORY, megabytes[0], megabytes[1], ratios)
     del line["samples"], line["why"]  # they are moments
     holds = min(ratios) >= REACH_MEMORY

@@ -320,6 +320,8 @@ def test_limits_of_their_own_hold_from_the_worse_end() -> None:
     line = rows.memory("m", ours, other)
     assert (line["low"], line["high"], line["holds"]) == (1.286, 2.0, False)
     assert rows.memory("m", ours, {"warm": 2**30, "after": 2**30})["holds"]
+    rest = rows.memory("m", {**ours, "rest": 2**28}, {**other, "rest": 2**29}, rows.REST)
+    assert rest["ratio"] == 2 and "at rest" in rest["case"] and "at rest" not in line["case"]
 
 
 def test_lines_are_json_with_the_keys_of_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
