@@ -188,9 +188,8 @@ def compare_memory(bench: Bench, cell: Cell) -> list[rows.Row]:
             found[name] = bench.spent(server)
         warm, after, rest = (found[name][moment] / 2**20 for moment in ("warm", "after", "rest"))
         idle = float(np.median(found[name]["idle"]))
-        bench.say(
-            f"  {program.name}, {name}: {warm:.0f} MiB, {after:.0f} MiB after, {rest:.0f} MiB at rest; idle {100 * idle:.1f} % of a core"
-        )
+        megabytes = f"{warm:.0f} MiB, {after:.0f} MiB after, {rest:.0f} MiB at rest"
+        bench.say(f"  {program.name}, {name}: {megabytes}; idle {100 * idle:.1f} % of a core")
     imports = "plain timm, best cell, torch imported at the top as its documentation does"
     lean = "plain timm, best cell, torch imported in its workers only"
     return [
