@@ -1,10 +1,11 @@
 """A device's lanes: threads that take the next batch as soon as they are free, hand it to its model, and outlive all of it.
 
 An accelerator has one lane. A CPU has two: two images on half the cores each are done sooner than one after the other on
-all of them (docs/speed.md). A lane that is alone has all cores.
+all of them (docs/speed.md). A lane that is alone, and likely to stay so, has all cores.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from insloc_server.problems import Refusal
 from insloc_server.threads import apart
 
 log = logging.getLogger(__name__)
+
+COMPANY_S = 0.25  # after two lanes have worked together: then a lane on all cores would have to share them all the same
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # torch's words, on CUDA and on the CPU
 
@@ -47,6 +50,7 @@ class Compute:
         self._cores = cores
         self._busy: set[int] = set()
         self._since = 0.0
+        self._together = -math.inf
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._beats: list[tuple[set[int], Future[None]]] = []
         self._closing = False
@@ -168,11 +172,15 @@ class Compute:
         if not self._busy:
             self._since = now
         self._busy.add(lane)
-        alone = len(self._busy) == 1 and (len(self._batcher) == 0 or self._batcher.competing(now))
-        return self._cores if alone else max(1, self._cores // len(self.threads))
+        if len(self._busy) > 1:
+            self._together = now
+        alone = len(self._busy) == 1 and len(self._batcher) == 0 and now - self._together > COMPANY_S
+        return self._cores if alone or self._batcher.competing(now) else max(1, self._cores // len(self.threads))
 
     def _end(self, lane: int) -> float:
         now = time.monotonic()
+        if len(self._busy) > 1:
+            self._together = now
         seconds, self._since = now - self._since, now
         self._busy.remove(lane)
         return seconds

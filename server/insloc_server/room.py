@@ -1,9 +1,9 @@
 """Who may come in: room for images and bytes, and the wait that would be theirs; judged before anything is decoded.
 
 The rule of serving.md 3 and 6.6: what is ahead must be computed within a share of the deadline, by the running cost; but
-two batches are always let in, and one stall does not count for more than three times the usual, so that nothing is
-refused below capacity. Where two batches are more than can be answered in time, the first that runs out of time shows it:
-then the estimate was not too dark, and decides alone for a while.
+a few are let in whatever it says, and one stall does not count for more than three times the usual, so that nothing is
+refused below capacity. What is more than the share for longer than a burst lasts is a standing queue, which is what too
+much load is: until it is nearly gone, the share decides alone.
 """
 
 import math
@@ -20,9 +20,8 @@ SMOOTHING = 0.2  # share of the newest batch in the running cost
 SAMPLES = 16  # whose median a new one is held against
 LARGEST_SAMPLE = 3.0  # times the median
 LONGEST_RETRY_S = 30
-LATE_S = 10.0  # how long the floor is off after somebody was not answered in time
-FEASIBLE = 4.0  # times what its own images take; who asks for less time is late for no fault of ours
-HAIR_S = 0.02  # an answer given up this shortly before its end was given up at its end
+BURST = 0.25  # of the time there is: how long the wait may be above the share
+CALM = 0.3  # the same, of a wait that ends a standing queue
 
 
 class Pace:
@@ -49,10 +48,25 @@ class Held:
     images: int = 0
     size: int = 0
     """Bytes of network inputs."""
+    since: float = math.inf
+    """When the wait for more of it came to be above the share, by the monotonic clock; inf: it is not."""
+
+    def stands(self, wait_s: float, within_s: float, now: float) -> bool:
+        """Note the wait that a request of this client finds; whether its queue is one that stands.
+
+        >>> held = Held()
+        >>> [held.stands(wait_s, 1.0, now) for wait_s, now in ((0.7, 0.0), (0.7, 0.2), (0.7, 0.3), (0.4, 0.5), (0.2, 0.6))]
+        [False, False, True, True, False]
+        """
+        if wait_s <= CALM * within_s:
+            self.since = math.inf
+        elif wait_s > SHARE_OF_DEADLINE * within_s:
+            self.since = min(self.since, now)
+        return now - self.since > BURST * within_s
 
 
 class Room:
-    """The house: `images` and `size` (bytes) bound what is in it; `floor` images are let in whatever the pace seems to be.
+    """The house: `images` and `size` (bytes) bound what is in it; `floor` images get in at first whatever the pace seems to be.
 
     A client told apart by name (not "") who is not alone gets half of it, and a newcomer gets in beside a full house up to
     his part of the other half: nobody can fill it for others. An empty house takes any request.
@@ -66,7 +80,6 @@ class Room:
         """Requests that were let in so far."""
         self.pace = Pace()
         self._clients: dict[str, Held] = {}
-        self._late = -math.inf  # when a request last left after its time
         self._lock = threading.Lock()
 
     def take(self, images: int, client: str, within_s: float) -> "Place":
@@ -77,7 +90,7 @@ class Room:
             others = [held.images for name, held in self._clients.items() if name != client]
             ahead = own.images + sum(min(theirs, own.images + images) for theirs in others)  # turns go round
             wait_s = ahead * self.pace.seconds
-            floor = self.floor if time.monotonic() - self._late > LATE_S else 0
+            floor = 0 if own.stands(wait_s, within_s, time.monotonic()) else self.floor
             if ahead and ahead + images > floor and wait_s > SHARE_OF_DEADLINE * within_s:
                 raise self._refusal(
                     "overloaded", f"{ahead} images are ahead, about {wait_s:.1f} s of the {within_s:g} s there are"
@@ -101,10 +114,6 @@ class Room:
         with self._lock:
             if place.held:
                 place.held = False
-                now = time.monotonic()
-                feasible = place.within_s > FEASIBLE * place.images * self.pace.seconds
-                if feasible and now > place.expires - HAIR_S:
-                    self._late = now
                 own = self._clients[place.client]
                 self._add(own, images=-place.images, size=-place.size)
                 if own.images == 0:
@@ -138,8 +147,6 @@ class Place:
     def __init__(self, room: Room, client: str, images: int, within_s: float) -> None:
         self.client = client
         self.images = images
-        self.within_s = within_s
-        """Time to answer."""
         self.expires = time.monotonic() + within_s
         """By the monotonic clock."""
         self.size = 0

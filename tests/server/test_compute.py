@@ -206,6 +206,20 @@ def test_who_is_alone_is_always_in_the_first_lane_with_all_cores(lanes):
     assert set(model.where) == {("0", 6)}
 
 
+def test_who_is_alone_for_a_moment_between_two_takes_no_cores_that_the_next_one_would_need(lanes, monkeypatch):
+    model = Held()
+    both = [submitted(lanes, model, [value]) for value in (1, 2)]
+    assert model.reached.acquire(timeout=30) and model.reached.acquire(timeout=30)
+    model.go.set()
+    assert [outcome(one) for one in both] == [[2.0], [4.0]]
+    lanes.beat().result(30)
+    assert outcome(submitted(lanes, model, [3])) == [6.0]
+    monkeypatch.setattr("insloc_server.compute.COMPANY_S", 0.0)  # as if time had passed
+    lanes.beat().result(30)
+    assert outcome(submitted(lanes, model, [4])) == [8.0]
+    assert [cores for _, cores in model.where[2:]] == [3, 6]
+
+
 def test_what_waits_is_for_all_idle_lanes_together():
     batcher = Batcher(8, joint=False)
     job = Job(tuple(item(value) for value in range(6)), WANT)

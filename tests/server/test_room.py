@@ -5,7 +5,7 @@ import time
 import pytest
 
 from insloc_server.problems import Refusal
-from insloc_server.room import LATE_S, LONGEST_RETRY_S, Pace, Room
+from insloc_server.room import BURST, LONGEST_RETRY_S, Pace, Room
 
 
 def room(images=64, size=1000, floor=16, seconds=0.01):
@@ -58,10 +58,10 @@ def test_a_long_wait_is_refused_before_the_house_is_full():
     house.take(1, "", 3.6)
 
 
-def test_two_batches_are_let_in_whatever_the_pace_is():
+def test_a_few_are_let_in_whatever_the_pace_is():
     house = room(floor=16, seconds=1000.0)
     for _ in range(16):
-        house.take(1, "", 0.001)
+        house.take(1, "", 10)
     refused("overloaded", house.take, 1, "", 10)
     assert house.in_work.images == 16
 
@@ -109,27 +109,33 @@ def test_who_is_not_told_apart_has_the_whole_house():
     assert house.in_work.images == 16
 
 
-def test_the_floor_is_off_for_a_while_after_somebody_was_not_answered_in_time():
-    house = room(floor=16, seconds=0.001)
-    in_time, late, hasty = house.take(1, "", 60), house.take(1, "", 0.01), house.take(1, "", 0.001)
-    house.pace.seconds = 0.002
-    in_time.release()
-    time.sleep(0.02)
-    hasty.release()  # nobody could have answered it
-    house.pace.seconds, usual = 1000.0, house.pace.seconds
-    house.take(1, "", 10)  # the floor
-    house.pace.seconds = usual
-    late.release()
-    house.pace.seconds = 1000.0
-    refused("overloaded", house.take, 1, "", 10)
-    house._late -= LATE_S
-    assert house.take(1, "", 10).held
+def test_a_queue_that_stands_has_no_floor_until_it_is_nearly_gone():
+    house = room(floor=16, seconds=0.09)
+    first = [house.take(1, "", 1) for _ in range(8)]  # .63 s ahead of the last, .6 are allowed: a burst may be so
+    time.sleep(1.1 * BURST)
+    refused("overloaded", house.take, 1, "", 1)
+    first.pop().release()
+    first.pop().release()
+    between = house.take(1, "", 1)  # .54 s ahead: the share itself decides
+    refused("overloaded", house.take, 1, "", 1)
+    for place in [*first[:4], between]:
+        place.release()
+    for _ in range(10):
+        house.take(1, "", 1)  # .18 s ahead of the first: it was gone
+    assert house.in_work.images == 12
 
 
-def test_an_empty_house_takes_a_request_even_after_one_was_late():
-    house = room(floor=16, seconds=0.001)
-    late = house.take(1, "", 0.01)
-    time.sleep(0.02)
-    late.release()
-    house.pace.seconds = 1000.0
+def test_another_client_s_queue_that_stands_leaves_mine_its_floor():
+    house = room(floor=16, seconds=0.1)
+    for _ in range(8):
+        house.take(1, "greedy", 1)
+    time.sleep(1.1 * BURST)
+    refused("overloaded", house.take, 1, "greedy", 1)
+    for _ in range(6):
+        house.take(1, "polite", 1)
+    assert house.in_work.images == 14
+
+
+def test_an_empty_house_takes_a_request_however_slow_it_is():
+    house = room(floor=0, seconds=1000.0)
     assert house.take(1, "", 10).held and house.in_work.images == 1
