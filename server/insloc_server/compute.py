@@ -125,6 +125,8 @@ class Compute:
                 if self._closing:
                     return
                 share = self._begin(lane) if batch else 0
+                if len(self._batcher):
+                    self.changed.notify_all()  # the next lane's turn has come: it may have looked before this one was busy
             for work, future in calls:
                 done(work, future)
             for one in expired:

@@ -206,6 +206,18 @@ def test_who_is_alone_is_always_in_the_first_lane_with_all_cores(lanes):
     assert set(model.where) == {("0", 6)}
 
 
+def test_what_the_first_lane_leaves_is_the_second_one_s_at_once_in_whatever_order_they_wake(lanes):
+    model = Held()
+    for _ in range(20):
+        model.go.clear()
+        with lanes.changed:  # both wake when both images are there, and in any order
+            both = [submitted(lanes, model, [value]) for value in (1, 2)]
+        assert model.reached.acquire(timeout=10) and model.reached.acquire(timeout=10)
+        model.go.set()
+        assert [outcome(one) for one in both] == [[2.0], [4.0]]
+        lanes.beat().result(30)
+
+
 def test_who_is_alone_for_a_moment_between_two_takes_no_cores_that_the_next_one_would_need(lanes, monkeypatch):
     model = Held()
     both = [submitted(lanes, model, [value]) for value in (1, 2)]
