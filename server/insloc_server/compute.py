@@ -12,13 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-
 from insloc_hub.errors import InslocError
 from insloc_server.batcher import Batcher, Waiting
 from insloc_server.jobs import Item, Job
 from insloc_server.problems import Refusal
-from insloc_server.threads import apart
+from insloc_server.threads import apart, use_cores
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +142,7 @@ class Compute:
         cores = self._cores if exact else share
 
         def work() -> None:
-            torch.get_num_threads()  # as in `single_threaded`
-            torch.set_num_threads(cores)  # of this thread alone
+            use_cores(cores)
             settle(batch)
 
         if lane and cores > share:

@@ -29,7 +29,7 @@ from insloc_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FLOOR_IMAGES = 16  # at least these are always let in, or two batches (serving.md 3)
+FLOOR_IMAGES = 16  # at least these get in at first, or two batches (room.py; serving.md 3)
 CPU_BATCH, BATCH = 4, 8  # on a CPU more together take no less time each (docs/speed.md), and are all done as late as the last
 
 

@@ -16,8 +16,13 @@ T = TypeVar("T")
 
 def single_threaded() -> None:
     """From here on torch has no helpers for this thread."""
+    use_cores(1)
+
+
+def use_cores(count: int) -> None:
+    """From here on torch works with `count` cores on this thread, and on no other."""
     torch.get_num_threads()  # else torch takes this thread's first operation for its start, and the newest number of any thread
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
 
 
 def apart(work: Callable[[], T]) -> T:
